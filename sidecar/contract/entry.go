@@ -1,0 +1,130 @@
+package contract
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+)
+
+// Entry names files in a container: a path or a glob as the container sees it.
+type Entry struct {
+	// Container may be empty in an annotation (the default container), never in a
+	// Config.
+	Container string
+	// Pattern is an absolute, clean path that may hold *, ?, […] and **.
+	Pattern string
+}
+
+// String is the entry as it is written: CONTAINER:PATTERN.
+func (e Entry) String() string {
+	if e.Container == "" {
+		return e.Pattern
+	}
+	return e.Container + ":" + e.Pattern
+}
+
+// IsGlob says whether the pattern can match more than one path.
+func (e Entry) IsGlob() bool { return strings.ContainsAny(e.Pattern, `*?[`) }
+
+// Dir is the directory that holds what the pattern matches: the parent of a
+// plain path, the longest prefix without a wildcard of a glob.
+func (e Entry) Dir() string {
+	p := e.Pattern
+	if i := strings.IndexAny(p, `*?[`); i >= 0 {
+		p = p[:i] + "x"
+	}
+	return path.Dir(p)
+}
+
+// ParseEntries reads the value of an entries annotation: entries separated by
+// commas or newlines. Its errors are sentences that name the remedy; the caller
+// puts the annotation's key before them.
+func ParseEntries(value string) ([]Entry, error) {
+	var entries []Entry
+	for field := range strings.FieldsFuncSeq(value, func(r rune) bool { return r == ',' || r == '\n' }) {
+		if field = strings.TrimSpace(field); field == "" {
+			continue
+		}
+		e, err := ParseEntry(field)
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, e)
+	}
+	if len(entries) == 0 {
+		return nil, errors.New("names no file; write the path of a log file, such as /app/app.log")
+	}
+	return entries, nil
+}
+
+// ParseEntry reads one [container:]/absolute/path.
+func ParseEntry(s string) (Entry, error) {
+	for _, r := range s {
+		if r < ' ' || r == 0x7f || r == '�' {
+			return Entry{}, fmt.Errorf("%q holds a control character or is not UTF-8; write a plain path", s)
+		}
+	}
+	var e Entry
+	if i := strings.IndexByte(s, ':'); i >= 0 && !strings.Contains(s[:i], "/") {
+		e.Container, e.Pattern = strings.TrimSpace(s[:i]), strings.TrimSpace(s[i+1:])
+		if !isLabel(e.Container) {
+			return Entry{}, fmt.Errorf("%q: %q is not the name of a container; write container:/absolute/path", s, e.Container)
+		}
+	} else {
+		e.Pattern = s
+	}
+	if !strings.HasPrefix(e.Pattern, "/") {
+		return Entry{}, fmt.Errorf("%q is not an absolute path; write the whole path, such as /app/%s", e.Pattern, strings.TrimLeft(path.Base("/"+e.Pattern), "/"))
+	}
+	for part := range strings.SplitSeq(e.Pattern, "/") {
+		if part == ".." {
+			return Entry{}, fmt.Errorf("%q holds \"..\"; write the path without it", e.Pattern)
+		}
+	}
+	if strings.HasSuffix(e.Pattern, "/") && e.Pattern != "/" {
+		return Entry{}, fmt.Errorf("%q is a directory; name the files in it, such as %s*.log", e.Pattern, e.Pattern)
+	}
+	e.Pattern = path.Clean(e.Pattern)
+	if e.Pattern == "/" {
+		return Entry{}, errors.New("\"/\" is not a file; write the path of a log file, such as /app/app.log")
+	}
+	if e.IsGlob() {
+		// path.Match checks the syntax of a pattern as soon as it meets it.
+		for part := range strings.SplitSeq(e.Pattern, "/") {
+			if _, err := path.Match(part, strings.Repeat("x", len(part))); err != nil {
+				return Entry{}, fmt.Errorf("%q is not a glob: its %q has an open bracket or a lone backslash; write [[] for a bracket", e.Pattern, part)
+			}
+		}
+	}
+	switch top, rest, _ := strings.Cut(e.Pattern[1:], "/"); top {
+	case "dev":
+		switch rest {
+		case "stdout", "stderr", "fd/1", "fd/2":
+			return Entry{}, fmt.Errorf("%q already is the container's own %s; kubectl logs shows it without log-bridge, so take the entry out", e.Pattern, map[bool]string{true: "stderr", false: "stdout"}[strings.HasSuffix(rest, "err") || strings.HasSuffix(rest, "2")])
+		}
+		fallthrough
+	case "proc", "sys":
+		return Entry{}, fmt.Errorf("%q: files under /%s are made by the kernel and are no logs; name a file that the application writes", e.Pattern, top)
+	}
+	return e, nil
+}
+
+// isLabel says whether s is a DNS label, as container names are.
+func isLabel(s string) bool {
+	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// Covers says whether path p is dir or lies beneath it, by path components:
+// /var/log does not cover /var/log2.
+func Covers(dir, p string) bool {
+	return dir == "/" || p == dir || strings.HasPrefix(p, dir+"/")
+}
