@@ -1,5 +1,114 @@
+// Command cluster runs a real Kubernetes of one node on this machine, for the tests and the demo: etcd,
+// kube-apiserver, kube-controller-manager, kube-scheduler, kube-proxy and kubelet compiled from their
+// published Go modules, containerd and runc from Debian. It also builds container images and the tools
+// that go with them, all without a container registry.
+//
+// The node lives in Linux namespaces of its own (processes, mounts, network, host name, cgroups), whose
+// first process supervises it. So it changes nothing of the machine's mounts, network, firewall and kernel settings,
+// several clusters may run side by side, and the kernel itself ends all that runs in one when its first process dies,
+// however it dies. What remains is a folder and empty cgroups; down removes them, and so does the next up.
 package main
 
-import _ "golang.org/x/sys/unix"
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+)
 
-func main() {}
+const usage = `cluster runs a real Kubernetes of one node on this machine, for the tests and the demo.
+
+  cluster up [--foreground]    start it; prints the path of its kubeconfig when it can be used
+                               --foreground: stay until stdin ends or a signal comes, then take it down
+  cluster down                 take it down; leaves nothing but the cache
+  cluster kubeconfig           print the path of its kubeconfig
+  cluster load IMAGE-TAR…      give images to it (its pods find them with imagePullPolicy IfNotPresent or Never)
+  cluster exec COMMAND…        run a command inside the node, such as: ctr -n k8s.io containers list
+  cluster logs                 print the folder with the logs of its components
+
+  cluster build --file DOCKERFILE --tag NAME:TAG --output IMAGE-TAR [--build-arg KEY=VALUE]… CONTEXT
+                               build an image; a base image golang, python or busybox that the Dockerfile
+                               takes as a default of an ARG is made from this machine
+  cluster tool NAME            build a tool once and print its path: kubectl, helm or golangci-lint
+
+All verbs but build and tool take --name NAME (default "demo"), and --state DIR, the folder that holds the
+clusters' files (default /var/lib/log-bridge-cluster). Compiled programs and image layers are kept in
+$XDG_CACHE_HOME/log-bridge. Progress goes to stderr, results to stdout.
+`
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "cluster:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if len(args) == 0 {
+		return errors.New("want a verb: up, down, kubeconfig, load, exec, logs, build or tool; see cluster help")
+	}
+	verb, args := args[0], args[1:]
+	flags := flag.NewFlagSet(verb, flag.ContinueOnError)
+	flags.Usage = func() { fmt.Fprint(os.Stderr, usage) }
+	switch verb {
+	case "help", "-h", "--help":
+		fmt.Print(usage)
+		return nil
+	case nodeVerb:
+		return runNode(args)
+	case "build":
+		return runBuild(flags, args)
+	case "tool":
+		if len(args) != 1 {
+			return errors.New("tool: want one name: kubectl, helm or golangci-lint")
+		}
+		path, err := toolPath(args[0])
+		if err == nil {
+			fmt.Println(path)
+		}
+		return err
+	}
+
+	name := flags.String("name", "demo", "the cluster's name")
+	state := flags.String("state", "/var/lib/log-bridge-cluster", "folder of the clusters' files")
+	foreground := false
+	if verb == "up" {
+		flags.BoolVar(&foreground, "foreground", false, "stay until stdin ends or a signal comes, then take it down")
+	}
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	c, err := newCluster(*name, *state)
+	if err != nil {
+		return err
+	}
+	rest := flags.Args()
+	if len(rest) > 0 && verb != "load" && verb != "exec" {
+		return fmt.Errorf("%s takes no arguments; got %s", verb, strings.Join(rest, " "))
+	}
+	switch verb {
+	case "up":
+		return c.up(foreground)
+	case "down":
+		return c.down()
+	case "load":
+		return c.load(rest)
+	case "exec":
+		return c.exec(rest)
+	case "kubeconfig", "logs":
+		if _, err := c.running(); err != nil {
+			return err
+		}
+		if verb == "logs" {
+			fmt.Println(c.path("log"))
+			return nil
+		}
+		fmt.Println(c.path("kubeconfig"))
+		return nil
+	}
+	return fmt.Errorf("no verb %q; want up, down, kubeconfig, load, exec, logs, build or tool; see cluster help", verb)
+}

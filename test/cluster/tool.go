@@ -1,0 +1,162 @@
+package main
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A tool is a program that is compiled once from a pinned Go module, and kept in the cache under a key made of
+// everything that it is compiled from.
+type tool struct {
+	name   string
+	module string // folder in the checkout
+	pkg    string
+	also   []string // further names of the program
+	flags  []string
+	words  string // said while it is compiled
+}
+
+const kubernetesVersion = "v1.36.3" // of k8s.io/kubernetes in go.mod
+
+var tools = []tool{
+	{
+		name: "kube", module: "test/cluster", pkg: "./kube",
+		also:  []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"},
+		words: "Kubernetes " + kubernetesVersion + " and etcd, which takes about 13 minutes of CPU time",
+		flags: []string{"-ldflags=-s -w" +
+			" -X k8s.io/component-base/version.gitVersion=" + kubernetesVersion +
+			" -X k8s.io/client-go/pkg/version.gitVersion=" + kubernetesVersion},
+	},
+	{name: "helm", module: "test/tools/helm", pkg: "helm.sh/helm/v4/cmd/helm", words: "Helm, which takes about 4 minutes of CPU time"},
+	{name: "golangci-lint", module: "test/tools/lint", pkg: "github.com/golangci/golangci-lint/v2/cmd/golangci-lint", words: "golangci-lint, which takes some minutes of CPU time"},
+}
+
+// toolPath returns the path of a compiled tool, by any of its names.
+func toolPath(name string) (string, error) {
+	for _, t := range tools {
+		if t.name == name || slices.Contains(t.also, name) {
+			dir, err := t.build()
+			return filepath.Join(dir, name), err
+		}
+	}
+	return "", fmt.Errorf("tool: no tool %q; want kubectl, helm or golangci-lint", name)
+}
+
+// kubeDir returns the folder of the Kubernetes programs.
+func kubeDir() (string, error) {
+	path, err := toolPath("kube")
+	return filepath.Dir(path), err
+}
+
+// build returns the folder that holds the tool, after compiling it if need be.
+func (t tool) build() (string, error) {
+	root, err := checkout()
+	if err != nil {
+		return "", err
+	}
+	cache, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	module := filepath.Join(root, t.module)
+	key, err := t.key(module)
+	if err != nil {
+		return "", fmt.Errorf("find what %s is made of: %w", t.name, err)
+	}
+	dir := filepath.Join(cache, t.name+"-"+key)
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	release, err := lock("compiling "+t.name, time.Hour)
+	if err != nil {
+		return "", err
+	}
+	defer release()
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	done := step("Compiling %s. This happens once", t.words)
+	// Also those of an interrupted build.
+	older, err := filepath.Glob(filepath.Join(cache, t.name+"-*"))
+	if err != nil {
+		return "", err
+	}
+	for _, path := range older {
+		if err := os.RemoveAll(path); err != nil {
+			return "", err
+		}
+	}
+	temp := dir + ".new"
+	args := append([]string{"build", "-trimpath", "-o", filepath.Join(temp, t.name)}, t.flags...)
+	command := exec.Command("go", append(args, t.pkg)...)
+	command.Dir = module
+	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	command.Stdout, command.Stderr = os.Stderr, os.Stderr
+	if err := command.Run(); err != nil {
+		return "", fmt.Errorf("compile %s: %w", t.name, err)
+	}
+	for _, name := range t.also {
+		if err := os.Symlink(t.name, filepath.Join(temp, name)); err != nil {
+			return "", err
+		}
+	}
+	if err := os.Rename(temp, dir); err != nil {
+		return "", err
+	}
+	done()
+	return dir, nil
+}
+
+// key names everything that the tool is compiled from: the module's two files name its dependencies to the byte.
+func (t tool) key(module string) (string, error) {
+	version, err := exec.Command("go", "env", "GOVERSION", "GOARCH").Output()
+	if err != nil {
+		return "", fmt.Errorf("run go env: %w", err)
+	}
+	files := []string{filepath.Join(module, "go.mod"), filepath.Join(module, "go.sum")}
+	if strings.HasPrefix(t.pkg, ".") {
+		sources, err := filepath.Glob(filepath.Join(module, t.pkg, "*.go"))
+		if err != nil {
+			return "", err
+		}
+		files = append(files, sources...)
+	}
+	hash := sha256.New()
+	fmt.Fprintln(hash, t, string(version))
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintln(hash, filepath.Base(file), len(data))
+		hash.Write(data)
+	}
+	return fmt.Sprintf("%x", hash.Sum(nil))[:12], nil
+}
+
+// checkout finds the folder of the repository, from the current folder upward.
+func checkout() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		_, err := os.Stat(filepath.Join(dir, "test/cluster/kube/main.go"))
+		if err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if !errors.Is(err, fs.ErrNotExist) || parent == dir {
+			return "", errors.New("the current folder is not in a checkout of log-bridge; go there, since programs are compiled from it")
+		}
+		dir = parent
+	}
+}
