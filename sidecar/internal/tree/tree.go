@@ -267,3 +267,12 @@ func ignoringEINTR(f func() error) error {
 	_, err := retry(func() (int, error) { return 0, f() })
 	return err
 }
+
+// At is the node of something in a directory that a Glob named, as the sidecar names it.
+func At(real string) (Node, error) {
+	var st unix.Stat_t
+	if err := ignoringEINTR(func() error { return unix.Lstat(real, &st) }); err != nil {
+		return Node{}, &os.PathError{Op: "stat", Path: real, Err: err}
+	}
+	return Node{Path: real, Real: real, Mode: st.Mode, Dev: uint64(st.Dev), Ino: st.Ino, base: path.Dir(real)}, nil //nolint:unconvert // Dev is 32 bits wide on some architectures
+}

@@ -1,0 +1,304 @@
+package follow
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
+	"github.com/log-bridge/log-bridge/sidecar/internal/tree"
+	"golang.org/x/sys/unix"
+)
+
+// look finds the files that the sources match now, opens new ones, notes which lost
+// their name, and watches the directories.
+func (f *Follower) look(now time.Time) {
+	f.stale, f.lastLook = false, now
+	for again := true; again; {
+		f.round++
+		holder := map[string]*file{} // who had a name before
+		for _, x := range f.open {
+			if x.named {
+				holder[x.Container+":"+x.Path] = x
+			}
+		}
+		dirs := map[string]bool{}
+		for i := range f.sources {
+			src := &f.sources[i]
+			found := src.tree.Glob(src.Pattern)
+			for _, err := range found.Errs {
+				f.sayFound(src, err)
+			}
+			for _, d := range found.Dirs {
+				dirs[d] = true
+			}
+			for _, n := range found.Nodes {
+				f.found(src, n, holder, now)
+			}
+		}
+		for _, x := range f.open {
+			if x.named && x.round != f.round {
+				f.lostName(x, now)
+			}
+		}
+		if f.closed != nil && !f.looked {
+			f.findRotated(dirs, now)
+		}
+		for path, x := range holder {
+			f.findMissed(path, x, now)
+		}
+		f.order()
+		// A file made after the look and before the watch would be missed.
+		again = f.watch(dirs)
+	}
+	f.looked = true
+	if f.first {
+		f.first = false
+		f.dirty = true
+	}
+}
+
+// found takes note of a match.
+func (f *Follower) found(src *source, n tree.Node, holder map[string]*file, now time.Time) {
+	about := src.Container + ":" + n.Path
+	if !n.IsRegular() {
+		if n.Mode&unix.S_IFMT != unix.S_IFDIR || !src.IsGlob() {
+			f.say.Once(about, "%s is %s, not a file; it is not followed", about, n.Kind())
+		}
+		return
+	}
+	if x := f.inode[inode{n.Dev, n.Ino}]; x != nil {
+		if x.round == f.round {
+			return // another name of a file that this look already found
+		}
+		f.name(x, src, n)
+		return
+	}
+	fd, err := n.Open()
+	if err != nil {
+		f.sayFound(src, err)
+		return
+	}
+	f.say.Forget(about)
+	x, err := f.take(src, n, fd)
+	if err != nil {
+		unix.Close(fd)
+		f.sayFound(src, err)
+		return
+	}
+	if x == nil {
+		unix.Close(fd)
+		return
+	}
+	x.grew = now
+	if old := holder[about]; old != nil && old != x {
+		f.stats.Rotations++
+	}
+	f.name(x, src, n)
+}
+
+// name notes that a look found an open file as n.
+func (f *Follower) name(x *file, src *source, n tree.Node) {
+	x.round = f.round
+	if x.named && x.node.Real == n.Real && x.Path == n.Path {
+		return
+	}
+	if f.real[x.node.Real] == x {
+		delete(f.real, x.node.Real)
+	}
+	moved := x.Path != "" && x.Path != n.Path
+	x.named, x.src, x.node, x.Container, x.Path = true, src, n, src.Container, n.Path
+	f.real[n.Real] = x
+	if moved && x.Offset > 0 {
+		f.keep(x)
+	}
+}
+
+// take makes an open descriptor a followed file: one that is known from before, or
+// a new one. It returns nil where the file is finished and has nothing new.
+func (f *Follower) take(src *source, n tree.Node, fd int) (*file, error) {
+	id, err := ident(fd)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", n.Path, err)
+	}
+	var x *file
+	for i, c := range f.closed {
+		if c.Same(id) {
+			if c.Flags&checkpoint.Done != 0 {
+				var st unix.Stat_t
+				if unix.Fstat(fd, &st) == nil && st.Size == c.Offset {
+					return nil, nil
+				}
+				c.Flags &^= checkpoint.Done
+			}
+			x = c
+			f.closed = slices.Delete(f.closed, i, i+1)
+			break
+		}
+	}
+	if x == nil {
+		x = &file{pair: f.store.Alloc()}
+		if src.stderr {
+			x.Flags |= checkpoint.Stderr
+		}
+		x.fd = fd
+		if f.first && f.outlives(n.Real) {
+			if err := f.startAtEnd(x); err != nil {
+				return nil, fmt.Errorf("%s: %w", n.Path, err)
+			}
+		} else if err := f.startAfterSeed(x, src, n, id); err != nil {
+			return nil, fmt.Errorf("%s: %w", n.Path, err)
+		}
+	}
+	x.Ident, x.fd, x.src, x.node = id, fd, src, n
+	x.Container, x.Path = src.Container, n.Path
+	x.scan, x.ready = x.Offset, true
+	f.open = append(f.open, x)
+	f.inode[inode{n.Dev, n.Ino}] = x
+	f.keep(x)
+	return x, nil
+}
+
+// outlives says whether a file is on a volume that outlives the pod.
+func (f *Follower) outlives(real string) bool {
+	return slices.ContainsFunc(f.cfg.FromEnd, func(dir string) bool { return contract.Covers(dir, real) })
+}
+
+// startAfterSeed sets the offset of a new file behind what was copied into it from
+// the image: that is no log of this pod.
+func (f *Follower) startAfterSeed(x *file, src *source, n tree.Node, id checkpoint.Ident) error {
+	if !slices.ContainsFunc(f.cfg.Seeded, func(p contract.Place) bool {
+		return p.Container == src.Container && contract.Covers(filepath.Join(f.cfg.Roots[0], p.Container, p.Path), n.Real)
+	}) {
+		return nil
+	}
+	seeded, ok := f.seeded.Of(f.cfg.Roots[0], src.Container, id.Ino)
+	if !ok || !seeded.Is(x) {
+		return nil
+	}
+	x.Offset = seeded.Size
+	return f.startsHere(x)
+}
+
+// startAtEnd sets the offset behind the last whole line: what other pods wrote before
+// this one is not ours, and a line still being written is.
+func (f *Follower) startAtEnd(x *file) error {
+	st, err := x.stat()
+	if err != nil {
+		return err
+	}
+	for end := st.Size; end > 0 && x.Offset == 0; {
+		piece := f.buf[:min(blockSize, end)]
+		if _, err := x.pread(piece, end-int64(len(piece))); err != nil {
+			return err
+		}
+		for i := len(piece) - 1; i >= 0 && x.Offset == 0; i-- {
+			if piece[i] == '\n' {
+				x.Offset = end - int64(len(piece)) + int64(i) + 1
+			}
+		}
+		end -= int64(len(piece))
+	}
+	return f.startsHere(x)
+}
+
+// startsHere reads the head and the anchor of a file that is followed from Offset.
+func (f *Follower) startsHere(x *file) error {
+	x.Head = make([]byte, min(checkpoint.Window, x.Offset))
+	if _, err := x.pread(x.Head, 0); err != nil {
+		return err
+	}
+	return f.anchorAt(x)
+}
+
+// sayFound says, once, why something that a source names is not followed.
+func (f *Follower) sayFound(src *source, err error) {
+	var link *tree.LinkError
+	var at *os.PathError
+	switch {
+	case errors.As(err, &link):
+		f.say.Once(src.Container+":"+link.Path, "%s:%v", src.Container, err)
+	case errors.Is(err, fs.ErrPermission) && errors.As(err, &at):
+		f.say.Once(src.Container+":"+at.Path, "%s:%s cannot be read by user %d (permission denied); it is tried again. The annotation %s sets the sidecar's user",
+			src.Container, at.Path, os.Getuid(), contract.Prefix+contract.KeyRunAsUser)
+	case errors.As(err, &at):
+		f.say.Once(src.Container+":"+at.Path, "%s:%s: %v; it is tried again", src.Container, at.Path, at.Err)
+	default:
+		f.say.Once(src.Container+":"+err.Error(), "%s:%v", src.Container, err)
+	}
+}
+
+// watch makes the watched directories be dirs. It says whether a watch is new.
+func (f *Follower) watch(dirs map[string]bool) (added bool) {
+	if f.watcher == nil {
+		f.polled = true
+		return false
+	}
+	f.polled = false
+	for d := range f.watched {
+		if !dirs[d] {
+			_ = f.watcher.Remove(d) // it may have gone with its directory
+			delete(f.watched, d)
+		}
+	}
+	for d := range dirs {
+		if f.watched[d] && f.round%8 != 0 {
+			continue
+		}
+		// A directory that was removed and made again has lost its watch, so each is
+		// added again now and then; for one that has its watch this does nothing.
+		if !tellsChanges(d) || f.watcher.Add(d) != nil {
+			f.polled = true
+			continue
+		}
+		added = added || !f.watched[d]
+		f.watched[d] = true
+	}
+	return added
+}
+
+// tellsChanges says whether the kernel tells of every change in a directory: not on
+// network file systems, where others write.
+func tellsChanges(dir string) bool {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil {
+		return false
+	}
+	switch uint32(st.Type) {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.OVERLAYFS_SUPER_MAGIC,
+		unix.F2FS_SUPER_MAGIC, unix.RAMFS_MAGIC, 0x2fc12fc1 /* zfs */, 0xca451a4e /* bcachefs */ :
+		return true
+	}
+	return false
+}
+
+// siblings are the names in the directory of a followed file that a rotation may
+// have given its earlier generations: NAME.* and NAME-*, but neither compressed nor
+// the small files that programs keep beside a log.
+func siblings(real string) []string {
+	i := strings.LastIndexByte(real, '/')
+	dir, base := real[:i], real[i+1:]
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, e := range entries {
+		rest, ok := strings.CutPrefix(e.Name(), base)
+		if !ok || rest == "" || rest[0] != '.' && rest[0] != '-' || !e.Type().IsRegular() || tree.Compressed(e.Name()) {
+			continue
+		}
+		switch rest {
+		case ".lck", ".lock", ".pid", ".tmp", ".swp", ".part", ".pos", ".offset", ".idx":
+			continue
+		}
+		names = append(names, dir+"/"+e.Name())
+	}
+	return names
+}

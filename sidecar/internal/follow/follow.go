@@ -1,0 +1,346 @@
+// Package follow follows log files: each line that an application appends is
+// delivered once, in order per file, across rotation, truncation and restarts.
+//
+// In come sources (what to follow), a checkpoint and events that something
+// changed; out go blocks of whole lines to a sink. A Follower does its work in
+// Sweep, a plain function of the file system and the time that it is given: it
+// starts no goroutine, sleeps nowhere, and holds no line in memory. The file itself
+// is the buffer.
+//
+// The files of the package: follow.go (the sweep), discover.go (which files there
+// are), rotate.go (generations of a name and their end), read.go (delivering
+// bytes, truncation), file.go (one file).
+package follow
+
+import (
+	"time"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
+	"github.com/log-bridge/log-bridge/sidecar/internal/emit"
+	"github.com/log-bridge/log-bridge/sidecar/internal/prepare"
+	"github.com/log-bridge/log-bridge/sidecar/internal/say"
+	"github.com/log-bridge/log-bridge/sidecar/internal/tree"
+)
+
+// How long the sweep waits, at the most, before it looks again. Events end a wait;
+// these are for what events do not tell.
+const (
+	// lookEvery is the time between two looks for files where events tell of changes:
+	// permission changes elsewhere on the path, mounts and lost events.
+	lookEvery = 5 * time.Second
+	// checkEvery is the time between two checks of all open files.
+	checkEvery = 2 * time.Second
+	// pollMin and pollMax bound the waits where there are no events; a wait doubles
+	// while nothing happens.
+	pollMin = 10 * time.Millisecond
+	pollMax = 250 * time.Millisecond
+	// busyWait is how long a file that was written a moment ago is left alone, so
+	// that lines come in batches; busyIf is the time since the last delivery up
+	// to which a file counts as busy.
+	busyWait = 5 * time.Millisecond
+	busyIf   = busyWait + time.Millisecond
+	// lookGap is the least time between two looks that events ask for.
+	lookGap = 2 * time.Millisecond
+	// syncEvery is the time between two syncs of a checkpoint that has changed.
+	syncEvery = 5 * time.Second
+	// quietFor is how long a rotated file whose writers nobody tells must be quiet
+	// before it counts as finished.
+	quietFor = 60 * time.Second
+)
+
+// Watcher asks for events of the directories it is given. fsnotify's is one.
+type Watcher interface {
+	Add(dir string) error
+	Remove(dir string) error
+}
+
+// source is a pattern to follow.
+type source struct {
+	contract.Entry
+	stderr bool
+	tree   *tree.Tree
+}
+
+// Options are what a Follower is made of.
+type Options struct {
+	Config  contract.Config
+	Store   *checkpoint.Store
+	Records map[int]checkpoint.Record // as Open returned them
+	Stdout  *emit.Sink
+	Stderr  *emit.Sink
+	Say     *say.Sayer
+	Watcher Watcher // nil: no events, everything is polled
+}
+
+// Stats counts since the start.
+type Stats struct {
+	Bytes       int64 // delivered
+	Truncations int64
+	Rotations   int64
+}
+
+// Follower follows the files of a configuration. Use it from one goroutine.
+type Follower struct {
+	cfg     contract.Config
+	sources []source
+	store   *checkpoint.Store
+	stdout  *emit.Sink
+	stderr  *emit.Sink
+	say     *say.Sayer
+	watcher Watcher
+	buf     []byte
+	stats   Stats
+
+	open   []*file          // the files with an open descriptor
+	turns  []*file          // open at the beginning of a round of turns
+	inode  map[inode]*file  // the same, by number
+	real   map[string]*file // the same, by where they were last found
+	closed []*file          // finished, or from the checkpoint and not yet found
+	first  bool             // no look before this one, in this process or an earlier one
+	looked bool             // a look has been made in this process
+	seeded prepare.SeedLists
+
+	watched map[string]bool // directories with a watch
+	polled  bool            // some directory has none
+	round   uint64          // number of the look
+	stale   bool            // something changed that asks for a look
+
+	lastLook, lastCheck, lastSync, lastGrowth time.Time
+	poll                                      time.Duration // the next wait where there are no events
+	dirty                                     bool          // the checkpoint has changed since lastSync
+	keepFailed                                bool
+}
+
+// inode finds an open file; its number is not used again while it is open.
+type inode struct{ dev, ino uint64 }
+
+// New makes a Follower. The first Sweep finds the files.
+func New(o Options) *Follower {
+	f := &Follower{
+		cfg: o.Config, store: o.Store, stdout: o.Stdout, stderr: o.Stderr, say: o.Say, watcher: o.Watcher,
+		buf:   make([]byte, checkpoint.Window+blockSize),
+		inode: map[inode]*file{}, real: map[string]*file{}, watched: map[string]bool{},
+		first: o.Store.First(), stale: true, poll: pollMin,
+	}
+	trees := map[string]*tree.Tree{}
+	add := func(entries []contract.Entry, stderr bool) {
+		for _, e := range entries {
+			if trees[e.Container] == nil {
+				trees[e.Container] = tree.New(e.Container, o.Config)
+			}
+			f.sources = append(f.sources, source{Entry: e, stderr: stderr, tree: trees[e.Container]})
+		}
+	}
+	add(o.Config.Stdout, false)
+	add(o.Config.Stderr, true)
+	for pair, r := range o.Records {
+		f.closed = append(f.closed, &file{Record: r, pair: pair, fd: -1})
+	}
+	return f
+}
+
+// Stats are the counts so far.
+func (f *Follower) Stats() Stats { return f.stats }
+
+// Changed notes an event: the thing at path, as the sidecar names it, was written,
+// or (other) made, removed, renamed or changed in its permissions.
+func (f *Follower) Changed(path string, other bool) {
+	if other {
+		f.stale = true
+	}
+	if x := f.real[path]; x != nil {
+		x.ready = true
+		return
+	}
+	// It may be a rotated file under its new name.
+	for _, x := range f.open {
+		if !x.named {
+			x.ready = true
+		}
+	}
+}
+
+// Lost notes that events were lost: everything is looked at again.
+func (f *Follower) Lost() {
+	f.stale = true
+	f.readyAll()
+}
+
+func (f *Follower) readyAll() {
+	for _, x := range f.open {
+		x.ready = true
+	}
+}
+
+// Wait says what is to be done until the next Sweep.
+type Wait struct {
+	// For is the longest wait; 0 is none.
+	For time.Duration
+	// Deaf asks not to let an event end the wait: a busy file's next lines are
+	// gathered.
+	Deaf bool
+}
+
+// Sweep looks for files if there is reason to, and delivers what they have, each
+// ready file at most one turn. now must not run backwards; its absolute value is not
+// used. An error is one of the output, and the end: what was delivered is in the
+// checkpoint.
+func (f *Follower) Sweep(now time.Time) (Wait, error) {
+	if f.stale && now.Sub(f.lastLook) >= lookGap || now.Sub(f.lastLook) >= f.lookAfter() {
+		f.look(now)
+	}
+	if now.Sub(f.lastCheck) >= f.checkAfter() {
+		f.lastCheck = now
+		f.readyAll()
+	}
+	delivered, more, err := f.serveAll(now)
+	if err != nil {
+		return Wait{}, err
+	}
+	if err := f.finishGone(now); err != nil {
+		return Wait{}, err
+	}
+	f.sync(now)
+	busy := delivered > 0 && now.Sub(f.lastGrowth) < busyIf
+	if delivered > 0 {
+		f.lastGrowth = now
+		f.poll = pollMin
+	}
+	switch {
+	case more:
+		return Wait{}, nil
+	case busy:
+		for _, x := range f.open {
+			x.ready = x.ready || x.grew.Equal(now)
+		}
+		return Wait{For: busyWait, Deaf: true}, nil
+	case f.stale:
+		return Wait{For: lookGap}, nil
+	}
+	wait := min(f.checkAfter(), f.lookAfter())
+	if f.polled && delivered == 0 {
+		f.poll = min(2*f.poll, pollMax)
+	}
+	return Wait{For: wait}, nil
+}
+
+// serveAll gives each ready file a turn. more says that some are still ready.
+func (f *Follower) serveAll(now time.Time) (delivered int64, more bool, err error) {
+	f.turns = append(f.turns[:0], f.open...)
+	for _, x := range f.turns {
+		if x.ready && !(x.before != nil && x.before.behind) {
+			n, err := f.serve(x, now)
+			delivered += n
+			if err != nil {
+				return delivered, false, err
+			}
+		}
+		more = more || x.ready
+	}
+	return delivered, more, nil
+}
+
+func (f *Follower) lookAfter() time.Duration {
+	if f.polled {
+		return f.poll
+	}
+	return lookEvery
+}
+
+func (f *Follower) checkAfter() time.Duration {
+	if f.polled {
+		return f.poll
+	}
+	for _, x := range f.open {
+		if !x.named {
+			return pollMax // a rotated file may be where no watch is
+		}
+	}
+	return checkEvery
+}
+
+// Drain delivers everything that the files hold at the end of the pod, unfinished
+// last lines too. left is called now and then with the number of bytes still to come;
+// an error of it ends the draining.
+func (f *Follower) Drain(now time.Time, left func(int64) error) error {
+	f.look(now)
+	f.readyAll()
+	for more := true; more; {
+		var err error
+		if _, more, err = f.serveAll(now); err != nil {
+			return err
+		}
+		if err := left(f.Left()); err != nil {
+			return err
+		}
+	}
+	for _, x := range f.open {
+		// The applications have ended before the sidecar is told to. Where one is
+		// proven to go on, the sidecar alone is being restarted, and will find
+		// the line finished.
+		if x.writers() == some {
+			continue
+		}
+		if err := f.flush(x); err != nil {
+			return err
+		}
+	}
+	if f.dirty {
+		if err := f.store.Sync(); err != nil {
+			f.say.Say("%v", err)
+		}
+	}
+	return nil
+}
+
+// Left is how many bytes the files hold that are not delivered.
+func (f *Follower) Left() int64 {
+	var left int64
+	for _, x := range f.open {
+		if st, err := x.stat(); err == nil {
+			left += max(0, st.Size-x.Offset)
+		}
+	}
+	return left
+}
+
+// sink is where a file's lines go.
+func (f *Follower) sink(x *file) *emit.Sink {
+	if x.Flags&checkpoint.Stderr != 0 {
+		return f.stderr
+	}
+	return f.stdout
+}
+
+// keep writes a file's record. If that fails the sidecar goes on: a restart then
+// delivers again what it cannot know to be delivered.
+func (f *Follower) keep(x *file) {
+	f.dirty = true
+	err := f.store.Put(x.pair, &x.Record)
+	if (err != nil) != f.keepFailed {
+		f.keepFailed = err != nil
+		if err != nil {
+			f.say.Say("%v; lines go on, but a restart of the sidecar would repeat them", err)
+		} else {
+			f.say.Say("the checkpoint can be written again")
+		}
+	}
+}
+
+func (f *Follower) sync(now time.Time) {
+	if !f.dirty || now.Sub(f.lastSync) < syncEvery {
+		return
+	}
+	f.lastSync, f.dirty = now, false
+	if err := f.store.Sync(); err != nil {
+		f.say.Once("sync", "%v", err)
+	}
+}
+
+// Close closes the files. It does not close the checkpoint.
+func (f *Follower) Close() {
+	for len(f.open) > 0 {
+		f.close(f.open[0])
+	}
+}

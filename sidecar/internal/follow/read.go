@@ -1,0 +1,282 @@
+package follow
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+
+	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
+	"github.com/log-bridge/log-bridge/sidecar/internal/emit"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// blockSize is the most that is written before the offset is kept, in bytes: what
+	// may come twice after SIGKILL. It is one pipe's default capacity.
+	blockSize = 64 << 10
+	// turn is the most that one file delivers before the next one is served, in
+	// bytes, unless a single line is longer.
+	turn = 1 << 20
+)
+
+// serve delivers what a file has, at most one turn. It returns how many bytes it
+// delivered. The file stays ready if there may be more. An error is one of the
+// output; errors of the file are said, and the file is tried again later.
+func (f *Follower) serve(x *file, now time.Time) (delivered int64, err error) {
+	for delivered < turn {
+		n, again, err := f.step(x)
+		delivered += n
+		if n > 0 {
+			x.grew = now
+		}
+		if err != nil {
+			return delivered, err
+		}
+		if !again {
+			x.ready, x.behind = false, false
+			break
+		}
+	}
+	return delivered, nil
+}
+
+// step delivers one block of whole lines, or one line that is longer. again says
+// that there may be more.
+func (f *Follower) step(x *file) (delivered int64, again bool, err error) {
+	// The anchor and the new bytes come with one read, so that no truncation can
+	// come between them unseen.
+	back := len(x.Anchor)
+	buf := f.buf[:back+blockSize]
+	n, err := x.pread(buf, x.Offset-int64(back))
+	if err != nil {
+		f.readFailed(x, err)
+		return 0, false, nil
+	}
+	if n < back || !bytes.Equal(buf[:back], x.Anchor) {
+		return 0, f.truncated(x), nil
+	}
+	data := buf[back:n]
+	atEnd := n < len(buf)
+	// Space that is allocated ahead of the data reads as NULs: not yet written.
+	data = bytes.TrimRight(data, "\x00")
+	if len(x.Head) < checkpoint.Window && x.Offset == 0 {
+		// Known before it is delivered, to recognize a copy of an unread file.
+		x.Head = append(x.Head[:0], data[:min(len(data), checkpoint.Window)]...)
+	}
+	end := bytes.LastIndexByte(data, '\n') + 1
+	if end == 0 {
+		if atEnd {
+			return 0, false, nil
+		}
+		return f.longLine(x)
+	}
+	data = data[:end]
+	// A truncation while the read went on may have left old bytes before new
+	// ones. If it did, the beginning has changed now.
+	if check := min(back+end, checkpoint.Window); !x.holds(buf[:check], x.Offset-int64(back)) {
+		return 0, true, nil
+	}
+	out, err := f.sink(x).Lines(x.Container, x.Path, data)
+	if err != nil {
+		// Only whole lines count as delivered.
+		out = bytes.LastIndexByte(data[:out], '\n') + 1
+	}
+	f.delivered(x, data[:out])
+	return int64(out), !atEnd || end < len(data), err
+}
+
+// delivered keeps the offset behind data, which was delivered.
+func (f *Follower) delivered(x *file, data []byte) {
+	if len(data) == 0 {
+		return
+	}
+	x.advance(data)
+	x.Flags &^= checkpoint.Cut
+	f.keep(x)
+	f.stats.Bytes += int64(len(data))
+}
+
+// longLine looks for the end of a line that is longer than a block and writes it in
+// pieces. Nothing of it is kept in memory, and nothing is written before its
+// newline is in the file, so that no other file waits for the rest of it.
+func (f *Follower) longLine(x *file) (delivered int64, again bool, err error) {
+	x.scan = max(x.scan, x.Offset)
+	piece := f.buf[:blockSize]
+	for looked := 0; ; looked += blockSize {
+		if looked >= turn {
+			return 0, true, nil // others may be served; scan remembers where
+		}
+		n, err := x.pread(piece, x.scan)
+		if err != nil {
+			f.readFailed(x, err)
+			return 0, false, nil
+		}
+		if i := bytes.IndexByte(piece[:n], '\n'); i >= 0 {
+			x.scan += int64(i) + 1
+			break
+		}
+		if n < len(piece) {
+			return 0, false, nil // the tail is read again when it has grown
+		}
+		x.scan += int64(n)
+	}
+	end := x.scan
+	for at := x.Offset; at < end; {
+		n, err := x.pread(piece[:min(int64(len(piece)), end-at)], at)
+		if err != nil || n == 0 || at == x.Offset && !x.holds(x.Anchor, x.Offset-int64(len(x.Anchor))) {
+			// The file was truncated under the line. What is out is ended, so that
+			// the next line is a line of its own.
+			if at > x.Offset {
+				if err := f.sink(x).Piece(x.Container, x.Path, []byte("\n"), false, true); err != nil {
+					return delivered, false, err
+				}
+			}
+			x.scan = x.Offset
+			return delivered, true, nil
+		}
+		if err := f.sink(x).Piece(x.Container, x.Path, piece[:n], at == x.Offset, at+int64(n) == end); err != nil {
+			return delivered, false, err
+		}
+		at += int64(n)
+		delivered += int64(n)
+	}
+	// The whole line is out: keep the offset behind it.
+	tail := f.buf[:min(checkpoint.Window, end-x.Offset)]
+	if _, err := x.pread(tail, end-int64(len(tail))); err != nil {
+		f.readFailed(x, err)
+	}
+	x.Anchor = window(x.Anchor, tail)
+	x.Offset, x.scan = end, end
+	x.Flags &^= checkpoint.Cut
+	f.keep(x)
+	f.stats.Bytes += delivered
+	return delivered, true, nil
+}
+
+// flush delivers an unfinished last line and ends it.
+func (f *Follower) flush(x *file) error {
+	first := true
+	for {
+		if !x.holds(x.Anchor, x.Offset-int64(len(x.Anchor))) {
+			return nil // truncated: what was unfinished is gone
+		}
+		piece := f.buf[:blockSize]
+		n, err := x.pread(piece, x.Offset)
+		if err != nil {
+			f.readFailed(x, err)
+			return nil
+		}
+		last := n < len(piece)
+		data := piece[:n]
+		if last {
+			data = bytes.TrimRight(data, "\x00")
+		}
+		if len(data) == 0 && first {
+			return nil
+		}
+		out := data
+		if last {
+			out = append(data[:len(data):len(data)], '\n')
+		}
+		if err := f.sink(x).Piece(x.Container, x.Path, out, first, last); err != nil {
+			return err
+		}
+		first = false
+		x.advance(data)
+		if last {
+			x.Flags |= checkpoint.Cut
+			f.keep(x)
+			f.stats.Bytes += int64(len(data))
+			return nil
+		}
+	}
+}
+
+// readFailed says that a file cannot be read; it is tried again at the next look.
+func (f *Follower) readFailed(x *file, err error) {
+	f.say.Once(x.Container+":"+x.Path, "%s:%s cannot be read (%v); its offset is kept, and it is tried again", x.Container, x.Path, err)
+	if err == unix.ESTALE {
+		f.close(x) // the server forgot the handle: the next look opens it by name
+	}
+}
+
+// truncated decides where a file goes on whose anchor is not where it was. It
+// returns whether there may be something to read.
+func (f *Follower) truncated(x *file) bool {
+	st, err := x.stat()
+	if err != nil {
+		f.readFailed(x, err)
+		return false
+	}
+	name := fmt.Sprintf("%s:%s", x.Container, x.Path)
+	headSame := len(x.Head) > 0 && x.holds(x.Head, 0)
+	switch {
+	case st.Size < x.Offset && st.Size >= int64(len(x.Head)) && headSame && st.Size > 0:
+		// Shrunk in place: what is left was delivered.
+		f.say.Say("%s was cut from %s to %s; going on at its new end", name, emit.Size(x.Offset), emit.Size(st.Size))
+		head := bytes.Clone(x.Head)
+		x.restart()
+		x.Head = append(x.Head, head...)
+		x.Offset, x.scan = st.Size, st.Size
+		if err := f.anchorAt(x); err != nil {
+			f.readFailed(x, err)
+			return false
+		}
+	case st.Size > 0 && x.startsWithHole(x.Offset):
+		// A writer without O_APPEND went on at its old position after truncate(0):
+		// the file begins with a hole, and the new lines stand behind it.
+		at, err := unix.Seek(x.fd, 0, unix.SEEK_DATA)
+		if err != nil {
+			at = st.Size // nothing but a hole
+		}
+		at = f.skipNULs(x, at)
+		x.restart()
+		x.Offset, x.scan = at, at
+		if err := f.anchorAt(x); err != nil {
+			f.readFailed(x, err)
+			return false
+		}
+	default:
+		x.restart()
+	}
+	f.stats.Truncations++
+	f.keep(x)
+	return true
+}
+
+// anchorAt reads the anchor of a new offset.
+func (f *Follower) anchorAt(x *file) error {
+	n := min(checkpoint.Window, x.Offset)
+	x.Anchor = append(x.Anchor[:0], make([]byte, n)...)
+	m, err := x.pread(x.Anchor, x.Offset-n)
+	x.Anchor = x.Anchor[:m]
+	if int64(m) < n {
+		x.restart() // it shrank again
+	}
+	return err
+}
+
+// startsWithHole says whether the file begins with NULs up to where its anchor was.
+func (x *file) startsWithHole(offset int64) bool {
+	if data, err := unix.Seek(x.fd, 0, unix.SEEK_DATA); err == nil && data > 0 || err == unix.ENXIO {
+		return true
+	}
+	// File systems without holes tell zeros.
+	var buf [checkpoint.Window]byte
+	n, err := x.pread(buf[:min(int64(len(buf)), offset)], 0)
+	return err == nil && n > 0 && len(bytes.TrimRight(buf[:n], "\x00")) == 0
+}
+
+// skipNULs returns the position of the first byte that is not NUL, from at on.
+func (f *Follower) skipNULs(x *file, at int64) int64 {
+	for {
+		n, err := x.pread(f.buf[:blockSize], at)
+		if err != nil || n == 0 {
+			return at
+		}
+		if i := n - len(bytes.TrimLeft(f.buf[:n], "\x00")); i < n {
+			return at + int64(i)
+		}
+		at += int64(n)
+	}
+}

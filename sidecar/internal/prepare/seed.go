@@ -1,0 +1,286 @@
+package prepare
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"golang.org/x/sys/unix"
+)
+
+// SeedList is the name, in contract.SeedDir, of the list of seeded files.
+const SeedList = "seeded"
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Seeder copies what an image has in a directory to a folder that will be mounted over
+// it.
+type Seeder struct {
+	// Limit is the most that is copied, in bytes.
+	Limit int64
+	// Say is told what could not be copied as it is.
+	Say func(format string, args ...any)
+
+	from   string
+	dev    uint64
+	copied int64
+	list   *os.File // nil by hand
+}
+
+// Seed copies what the directory from has, its files, links and modes, to the new
+// folder to. If to exists it does nothing: an earlier run made it, and it may hold what
+// the application wrote since. If from does not exist, to is made empty, for any user
+// to write.
+//
+// It follows no link (but from may be one), crosses no mount, and leaves out what this
+// user may not read. Files appear in to all at once, after they were listed with
+// their checksum, so that the sidecar ships none of their bytes.
+func (s *Seeder) Seed(from, to string) error {
+	syscall.Umask(0)
+	if _, err := os.Lstat(to); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o777); err != nil {
+		return err
+	}
+	tmp := filepath.Join(filepath.Dir(to), ".log-bridge-"+filepath.Base(to))
+	if dir := seedDirOf(to); dir != "" {
+		tmp = filepath.Join(dir, strings.ReplaceAll(strings.TrimPrefix(to, "/"), "/", "_"))
+		list, err := os.OpenFile(filepath.Join(dir, SeedList), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+		if err != nil {
+			return fmt.Errorf("open the list of seeded files: %w", err)
+		}
+		defer list.Close()
+		s.list = list
+	}
+	// A run that was killed may have left a part.
+	if err := os.RemoveAll(tmp); err != nil {
+		return fmt.Errorf("remove what an earlier run left: %w", err)
+	}
+	real, err := filepath.EvalSymlinks(from)
+	var st os.FileInfo
+	if err == nil {
+		st, err = os.Stat(real)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := mkdir(tmp, 0o777|fs.ModeSetgid|stickyBit(from)); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	case !st.IsDir():
+		return fmt.Errorf("%s is not a directory in the image; name it in %s%s with mount: %s, or set %s%s to false",
+			from, contract.Prefix, contract.KeyFiles, contract.MountFile, contract.Prefix, contract.KeySeed)
+	default:
+		s.from, s.dev = real, st.Sys().(*syscall.Stat_t).Dev
+		// The sidecar, of another user, reads by the group of the setgid folder.
+		if err := s.dir(real, tmp, st.Mode().Perm()|st.Mode()&fs.ModeSticky|fs.ModeSetgid|0o050); err != nil {
+			os.RemoveAll(tmp)
+			return err
+		}
+	}
+	if err := os.Rename(tmp, to); err != nil {
+		return fmt.Errorf("put the copy in its place: %w", err)
+	}
+	return nil
+}
+
+func stickyBit(dir string) fs.FileMode {
+	if contract.Sticky(dir) {
+		return fs.ModeSticky
+	}
+	return 0
+}
+
+// mkdir makes a folder; chmod, since mkdir(2) knows no setgid bit.
+func mkdir(name string, mode fs.FileMode) error {
+	if err := os.Mkdir(name, 0o700); err != nil {
+		return err
+	}
+	return os.Chmod(name, mode)
+}
+
+// dir copies the directory from, with everything in it, to the new folder to.
+func (s *Seeder) dir(from, to string, mode fs.FileMode) error {
+	entries, err := os.ReadDir(from)
+	if errors.Is(err, fs.ErrPermission) {
+		s.Say("left out %s: this user may not read it", from)
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	// Writable for us until it is filled.
+	if err := mkdir(to, 0o700|mode&fs.ModeSetgid); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := s.entry(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(to, mode)
+}
+
+// entry copies one thing.
+func (s *Seeder) entry(from, to string) error {
+	st, err := os.Lstat(from)
+	if err != nil {
+		return err
+	}
+	sys := st.Sys().(*syscall.Stat_t)
+	switch mode := st.Mode(); {
+	case mode.IsDir() && sys.Dev != s.dev:
+		s.Say("left out %s: something else is mounted there", from)
+		return nil
+	case mode.IsDir():
+		// A nested folder keeps the group and the setgid bit that it inherits.
+		if err := s.dir(from, to, mode.Perm()|mode&fs.ModeSticky|fs.ModeSetgid); err != nil {
+			return err
+		}
+	case mode&fs.ModeSymlink != 0:
+		target, err := os.Readlink(from)
+		if err != nil {
+			return err
+		}
+		if err := os.Symlink(target, to); err != nil {
+			return err
+		}
+		own(to, sys, -1)
+		return nil
+	case mode.IsRegular():
+		if mode&(fs.ModeSetuid|fs.ModeSetgid) != 0 {
+			s.Say("%s loses its set-user-id or set-group-id bit", from)
+		}
+		if n, err := unix.Lgetxattr(from, "security.capability", nil); err == nil && n > 0 {
+			s.Say("%s loses its file capabilities", from)
+		}
+		if err := s.file(from, to, mode.Perm()); err != nil {
+			return err
+		}
+	default:
+		s.Say("left out %s: it is a %s", from, mode.Type())
+		return nil
+	}
+	own(to, sys, -1)
+	times := []unix.Timespec{unix.Timespec(sys.Atim), unix.Timespec(sys.Mtim)}
+	_ = unix.UtimesNanoAt(unix.AT_FDCWD, to, times, unix.AT_SYMLINK_NOFOLLOW)
+	return nil
+}
+
+// own gives a copy to the owner of what was copied, where this user may; else the
+// application's user, who this is, owns it. Groups are inherited from the folder.
+func own(to string, st *syscall.Stat_t, group int) {
+	if os.Geteuid() == 0 && st.Uid != 0 {
+		_ = os.Lchown(to, int(st.Uid), group)
+	}
+}
+
+// file copies one file and lists it.
+func (s *Seeder) file(from, to string, mode fs.FileMode) error {
+	in, err := os.Open(from)
+	if errors.Is(err, fs.ErrPermission) {
+		s.Say("left out %s: this user may not read it", from)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	sum := crc32.New(castagnoli)
+	n, err := io.Copy(io.MultiWriter(out, sum), io.LimitReader(in, s.Limit-s.copied+1))
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", from, err)
+	}
+	if s.copied += n; s.copied > s.Limit {
+		return fmt.Errorf("%s holds more than the %d bytes that are copied at most; set %s%s to \"false\" if the application does not need what its image has there, or raise seed.limit of the chart",
+			s.from, s.Limit, contract.Prefix, contract.KeySeed)
+	}
+	if err := out.Chmod(mode); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(out.Fd()), &st); err != nil {
+		return err
+	}
+	if s.list != nil {
+		if _, err := fmt.Fprintf(s.list, "%d %d %08x\n", st.Ino, n, sum.Sum32()); err != nil {
+			return fmt.Errorf("list the seeded files: %w", err)
+		}
+	}
+	return out.Close()
+}
+
+// Seeded is what a file held when it was seeded.
+type Seeded struct {
+	Size int64
+	Sum  uint32 // CRC-32C
+}
+
+// SeedLists reads the lists of seeded files, each again only when it has changed. The
+// zero value is ready; use it from one goroutine.
+type SeedLists struct {
+	lists map[string]seedList
+}
+
+type seedList struct {
+	size   int64
+	seeded map[uint64]Seeded
+}
+
+// Of says what was seeded into a file of a container, by its inode number. What is not a
+// line of the list is passed over: the application's user wrote it.
+func (l *SeedLists) Of(root, container string, ino uint64) (Seeded, bool) {
+	name := filepath.Join(root, container, contract.SeedDir, SeedList)
+	st, err := os.Lstat(name)
+	if err != nil || !st.Mode().IsRegular() {
+		return Seeded{}, false
+	}
+	// A list only grows.
+	if l.lists[name].seeded == nil || l.lists[name].size != st.Size() {
+		if l.lists == nil {
+			l.lists = map[string]seedList{}
+		}
+		l.lists[name] = seedList{size: st.Size(), seeded: readSeeded(name)}
+	}
+	s, ok := l.lists[name].seeded[ino]
+	return s, ok
+}
+
+func readSeeded(name string) map[uint64]Seeded {
+	seeded := map[uint64]Seeded{}
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return seeded
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		var ino uint64
+		var s Seeded
+		if n, err := fmt.Sscanf(lines.Text(), "%d %d %x", &ino, &s.Size, &s.Sum); n == 3 && err == nil && s.Size >= 0 {
+			seeded[ino] = s
+		}
+	}
+	return seeded
+}
+
+// Is says whether a file still begins with what was seeded.
+func (s Seeded) Is(r io.ReaderAt) bool {
+	sum := crc32.New(castagnoli)
+	n, err := io.Copy(sum, io.NewSectionReader(r, 0, s.Size))
+	return err == nil && n == s.Size && sum.Sum32() == s.Sum
+}

@@ -1,0 +1,53 @@
+// Package say is the sidecar's own voice: rare sentences on stderr, each starting
+// with "log-bridge: ", or as one JSON object a line where the lines of the
+// application are JSON too, since kubectl logs merges stdout and stderr.
+package say
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/log-bridge/log-bridge/sidecar/internal/emit"
+)
+
+// Sayer writes sentences. Use it from one goroutine.
+type Sayer struct {
+	w    io.Writer
+	json bool
+	once map[string]string
+}
+
+// New makes a Sayer.
+func New(w io.Writer, json bool) *Sayer {
+	return &Sayer{w: w, json: json, once: map[string]string{}}
+}
+
+// Say writes a sentence. What goes wrong with stderr cannot be told anywhere.
+func (s *Sayer) Say(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	if s.json {
+		b := append([]byte(`{"log-bridge":"`), emit.EscapeJSON(nil, []byte(line))...)
+		_, _ = s.w.Write(append(b, "\"}\n"...))
+		return
+	}
+	_, _ = fmt.Fprintf(s.w, "log-bridge: %s\n", line)
+}
+
+// maxOnce bounds what Once remembers; beyond it, sentences may come again.
+const maxOnce = 10000
+
+// Once writes a sentence about a thing unless it was the last one about that thing.
+func (s *Sayer) Once(about, format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	if s.once[about] == line {
+		return
+	}
+	if len(s.once) >= maxOnce {
+		clear(s.once)
+	}
+	s.once[about] = line
+	s.Say("%s", line)
+}
+
+// Forget ends what was said about a thing, so that it is said again if it comes back.
+func (s *Sayer) Forget(about string) { delete(s.once, about) }

@@ -1,0 +1,70 @@
+// Command log-bridge is the sidecar: it follows the log files of the other
+// containers of its pod and writes their lines to stdout, where kubectl logs finds
+// them. By hand it does the same on any Linux machine.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+const usage = `log-bridge writes the lines of log files to stdout.
+
+Usage:
+  log-bridge tail [flags] CONTAINER:PATTERN…   follow the files ROOT/CONTAINER/PATTERN
+  log-bridge ready [--state DIR]               wait until tail follows its files
+  log-bridge seed FROM TO [FROM TO]…           copy what an image has in FROM to TO
+  log-bridge version                           print the version
+
+log-bridge COMMAND --help lists the flags.
+`
+
+func main() {
+	// The sidecar's own memory is a few hundred KiB; collecting early keeps it there.
+	debug.SetGCPercent(25)
+	debug.SetMemoryLimit(8 << 20)
+	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "log-bridge:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, stdout, stderr *os.File) error {
+	if len(args) == 0 {
+		fmt.Fprint(stderr, usage)
+		return errors.New("a command is missing; write tail, ready, seed or version")
+	}
+	switch command, args := args[0], args[1:]; command {
+	case "tail":
+		cfg, err := contract.ParseTail(args, stdout)
+		if err != nil {
+			return err
+		}
+		return tail(cfg, stdout, stderr)
+	case "ready":
+		return ready(args, stdout)
+	case "seed":
+		return seed(args, stdout, stderr)
+	case "version", "--version":
+		return printVersion(stdout)
+	case "help", "--help", "-h":
+		_, err := io.WriteString(stdout, usage)
+		return err
+	default:
+		return fmt.Errorf("there is no command %q; write tail, ready, seed or version", command)
+	}
+}
+
+func printVersion(w io.Writer) error {
+	_, err := fmt.Fprintln(w, "log-bridge", version)
+	return err
+}

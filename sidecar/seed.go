@@ -1,0 +1,44 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/log-bridge/log-bridge/sidecar/internal/prepare"
+)
+
+// seed copies what this container's image has in directories to the folders that the
+// application's container will have mounted there.
+func seed(args []string, stdout, stderr io.Writer) error {
+	fs := flag.NewFlagSet("seed", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	limit := fs.Int64("limit", 1<<30, "the most that is copied, in `BYTES`")
+	switch err := fs.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprintln(stdout, "Usage: log-bridge seed [flags] FROM TO [FROM TO]…\n\nCopies what the directory FROM has to the new folder TO.\n\nFlags:")
+		fs.SetOutput(stdout)
+		fs.PrintDefaults()
+		return err
+	case err != nil:
+		return fmt.Errorf("seed: %w; log-bridge seed --help lists the flags", err)
+	case fs.NArg() == 0 || fs.NArg()%2 != 0:
+		return errors.New("seed takes pairs of directories; write log-bridge seed FROM TO")
+	}
+	s := prepare.Seeder{Limit: *limit, Say: func(format string, args ...any) {
+		fmt.Fprintf(stderr, "log-bridge: "+format+"\n", args...)
+	}}
+	for pair := fs.Args(); len(pair) > 0; pair = pair[2:] {
+		for _, dir := range pair[:2] {
+			if !filepath.IsAbs(dir) {
+				return fmt.Errorf("seed: %q is not an absolute path", dir)
+			}
+		}
+		if err := s.Seed(filepath.Clean(pair[0]), filepath.Clean(pair[1])); err != nil {
+			return fmt.Errorf("seed %s: %w", pair[0], err)
+		}
+	}
+	return nil
+}
