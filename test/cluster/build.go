@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"flag"
@@ -32,7 +33,7 @@ func (w *words) String() string         { return strings.Join(*w, " ") }
 func (w *words) Set(value string) error { *w = append(*w, value); return nil }
 
 // runBuild builds an image with buildah, without a registry, a daemon or a change to the machine's own images.
-func runBuild(flags *flag.FlagSet, args []string) error {
+func runBuild(ctx context.Context, flags *flag.FlagSet, args []string) error {
 	file := flags.String("file", "Dockerfile", "the Dockerfile")
 	tag := flags.String("tag", "", "name and tag of the image")
 	output := flags.String("output", "", "the archive to write")
@@ -51,7 +52,7 @@ func runBuild(flags *flag.FlagSet, args []string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("build: must be run as root; use sudo")
 	}
-	context := flags.Arg(0)
+	folder := flags.Arg(0)
 	if err := installPackages([]need{buildah}); err != nil {
 		return err
 	}
@@ -59,13 +60,12 @@ func runBuild(flags *flag.FlagSet, args []string) error {
 	if err != nil {
 		return err
 	}
-	release, err := lock("building images", time.Hour)
+	release, err := lock("images", time.Hour)
 	if err != nil {
 		return err
 	}
 	defer release()
 	done := step("Building %s from %s", *tag, *file)
-	defer done()
 	b, err := newBuilder(cache)
 	if err != nil {
 		return err
@@ -78,12 +78,12 @@ func runBuild(flags *flag.FlagSet, args []string) error {
 		return err
 	}
 	for arg, base := range bases {
-		name, err := b.standIn(base)
+		name, err := b.standIn(ctx, base)
 		if err != nil {
 			return err
 		}
 		if base == "golang" {
-			mounts, err := goMounts(context)
+			mounts, err := goMounts(ctx, folder)
 			if err != nil {
 				return err
 			}
@@ -94,15 +94,19 @@ func runBuild(flags *flag.FlagSet, args []string) error {
 	for _, arg := range buildArgs {
 		command = append(command, "--build-arg="+arg)
 	}
-	if err := b.buildah(append(command, context)...); err != nil {
+	if err := b.buildah(ctx, append(command, folder)...); err != nil {
 		return fmt.Errorf("build %s: %w", *tag, err)
 	}
 	temp := *output + ".new"
 	os.Remove(temp)
-	if err := b.buildah("push", "--quiet", *tag, "docker-archive:"+temp+":"+*tag); err != nil {
+	if err := b.buildah(ctx, "push", "--quiet", *tag, "docker-archive:"+temp+":"+*tag); err != nil {
 		return fmt.Errorf("write %s: %w", *output, err)
 	}
-	return os.Rename(temp, *output)
+	if err := os.Rename(temp, *output); err != nil {
+		return err
+	}
+	done()
+	return nil
 }
 
 var (
@@ -139,11 +143,11 @@ func basesOf(file string, buildArgs []string) (map[string]string, error) {
 
 // goMounts lets a golang stand-in use the machine's Go and its caches, so that it needs no network and compiles only what
 // has changed.
-func goMounts(context string) ([]string, error) {
-	download := exec.Command("go", "mod", "download")
-	download.Dir = context
+func goMounts(ctx context.Context, folder string) ([]string, error) {
+	download := exec.CommandContext(ctx, "go", "mod", "download")
+	download.Dir = folder
 	if out, err := download.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("download the Go modules of %s: %w: %s", context, err, out)
+		return nil, fmt.Errorf("download the Go modules of %s: %w: %s", folder, err, out)
 	}
 	out, err := exec.Command("go", "env", "GOROOT", "GOMODCACHE", "GOCACHE").Output()
 	if err != nil {
@@ -200,9 +204,9 @@ func newBuilder(cache string) (builder, error) {
 func (b builder) close() { os.RemoveAll(b.run) }
 
 // buildah runs in process and mount namespaces of its own, so that it leaves no process and no mount when it is killed.
-func (b builder) buildah(args ...string) error {
+func (b builder) buildah(ctx context.Context, args ...string) error {
 	all := append([]string{"--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "buildah", "--root=" + b.storage, "--runroot=" + b.run}, args...)
-	command := exec.Command("unshare", all...)
+	command := exec.CommandContext(ctx, "unshare", all...)
 	command.Stdout, command.Stderr = io.Discard, os.Stderr
 	// The signal comes when the thread ends that starts the process, and main's does not end before the process does.
 	runtime.LockOSThread()
@@ -212,7 +216,7 @@ func (b builder) buildah(args ...string) error {
 }
 
 // standIn returns the name in the storage of a base image, after making it if need be.
-func (b builder) standIn(base string) (string, error) {
+func (b builder) standIn(ctx context.Context, base string) (string, error) {
 	i, err := standIns[base]()
 	if err != nil {
 		return "", fmt.Errorf("make a stand-in for the image %s: %w", base, err)
@@ -233,7 +237,7 @@ func (b builder) standIn(base string) (string, error) {
 	if have, err := os.ReadFile(known); err == nil && string(have) == sum {
 		return i.name, nil
 	}
-	if err := b.buildah("pull", "--quiet", "docker-archive:"+archive); err != nil {
+	if err := b.buildah(ctx, "pull", "--quiet", "docker-archive:"+archive); err != nil {
 		return "", fmt.Errorf("store a stand-in for the image %s: %w", base, err)
 	}
 	return i.name, os.WriteFile(known, []byte(sum), 0o644)

@@ -10,11 +10,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 )
 
 const usage = `cluster runs a real Kubernetes of one node on this machine, for the tests and the demo.
@@ -38,13 +41,16 @@ $XDG_CACHE_HOME/log-bridge. Progress goes to stderr, results to stdout.
 `
 
 func main() {
-	if err := run(os.Args[1:]); err != nil {
+	// The first signal ends the work in good order, a second one at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop)
+	if err := run(ctx, os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "cluster:", err)
 		os.Exit(1)
 	}
 }
 
-func run(args []string) error {
+func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
 		return errors.New("want a verb: up, down, kubeconfig, load, exec, logs, build or tool; see cluster help")
 	}
@@ -56,14 +62,14 @@ func run(args []string) error {
 		fmt.Print(usage)
 		return nil
 	case nodeVerb:
-		return runNode(args)
+		return runNode(ctx, args)
 	case "build":
-		return runBuild(flags, args)
+		return runBuild(ctx, flags, args)
 	case "tool":
 		if len(args) != 1 {
 			return errors.New("tool: want one name: kubectl, helm or golangci-lint")
 		}
-		path, err := toolPath(args[0])
+		path, err := toolPath(ctx, args[0])
 		if err == nil {
 			fmt.Println(path)
 		}
@@ -92,7 +98,7 @@ func run(args []string) error {
 	}
 	switch verb {
 	case "up":
-		return c.up(foreground)
+		return c.up(ctx, foreground)
 	case "down":
 		return c.down()
 	case "load":

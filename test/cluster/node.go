@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -47,7 +48,7 @@ type report struct {
 	Ready bool
 }
 
-func runNode(args []string) error {
+func runNode(ctx context.Context, args []string) error {
 	var n node
 	if len(args) != 1 || os.Getpid() != 1 {
 		return fmt.Errorf("%s is started by up only", nodeVerb)
@@ -57,14 +58,14 @@ func runNode(args []string) error {
 	}
 	reports := os.NewFile(reportFile, "reports")
 	tell := func(r report) { json.NewEncoder(reports).Encode(r) }
-	err := n.run(tell)
+	err := n.run(ctx, tell)
 	if err != nil {
 		tell(report{Error: err.Error()})
 	}
 	return err
 }
 
-func (n node) run(tell func(report)) error {
+func (n node) run(ctx context.Context, tell func(report)) error {
 	if !n.Inside {
 		return n.enterCgroups()
 	}
@@ -131,7 +132,8 @@ func (n node) run(tell func(report)) error {
 		}
 	}
 	tell(report{Ready: true})
-	select {}
+	<-ctx.Done()
+	return nil
 }
 
 // enterCgroups makes the node's cgroups the roots of all that this process and its children will see. The kernel does so

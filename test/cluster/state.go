@@ -168,11 +168,14 @@ func lock(name string, patience time.Duration) (release func(), err error) {
 		holder, _ := os.ReadFile(path)
 		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(end) {
 			file.Close()
-			return nil, fmt.Errorf("%s is in use by process %s: %w", name, holder, err)
+			if errors.Is(err, syscall.EWOULDBLOCK) {
+				err = fmt.Errorf("process %s works on it", holder)
+			}
+			return nil, fmt.Errorf("lock %s: %w", name, err)
 		}
 		if !said && patience > time.Minute {
 			said = true
-			say("Waiting for process %s, which is at %s.", holder, name)
+			say("Waiting for process %s, which works on the same (%s).", holder, name)
 		}
 	}
 	// Only for the sentence above.

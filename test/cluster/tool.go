@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -24,7 +25,11 @@ type tool struct {
 	words  string // said while it is compiled
 }
 
-const kubernetesVersion = "v1.36.3" // of k8s.io/kubernetes in go.mod
+// The versions that the modules pin, for the programs to report.
+const (
+	kubernetesVersion = "v1.36.3"
+	helmVersion       = "v4.3.1"
+)
 
 var tools = []tool{
 	{
@@ -35,15 +40,19 @@ var tools = []tool{
 			" -X k8s.io/component-base/version.gitVersion=" + kubernetesVersion +
 			" -X k8s.io/client-go/pkg/version.gitVersion=" + kubernetesVersion},
 	},
-	{name: "helm", module: "test/tools/helm", pkg: "helm.sh/helm/v4/cmd/helm", words: "Helm, which takes about 4 minutes of CPU time"},
+	{
+		name: "helm", module: "test/tools/helm", pkg: "helm.sh/helm/v4/cmd/helm",
+		words: "Helm " + helmVersion + ", which takes about 4 minutes of CPU time",
+		flags: []string{"-ldflags=-s -w -X helm.sh/helm/v4/internal/version.version=" + helmVersion},
+	},
 	{name: "golangci-lint", module: "test/tools/lint", pkg: "github.com/golangci/golangci-lint/v2/cmd/golangci-lint", words: "golangci-lint, which takes some minutes of CPU time"},
 }
 
 // toolPath returns the path of a compiled tool, by any of its names.
-func toolPath(name string) (string, error) {
+func toolPath(ctx context.Context, name string) (string, error) {
 	for _, t := range tools {
 		if t.name == name || slices.Contains(t.also, name) {
-			dir, err := t.build()
+			dir, err := t.build(ctx)
 			return filepath.Join(dir, name), err
 		}
 	}
@@ -51,13 +60,13 @@ func toolPath(name string) (string, error) {
 }
 
 // kubeDir returns the folder of the Kubernetes programs.
-func kubeDir() (string, error) {
-	path, err := toolPath("kube")
+func kubeDir(ctx context.Context) (string, error) {
+	path, err := toolPath(ctx, "kube")
 	return filepath.Dir(path), err
 }
 
 // build returns the folder that holds the tool, after compiling it if need be.
-func (t tool) build() (string, error) {
+func (t tool) build(ctx context.Context) (string, error) {
 	root, err := checkout()
 	if err != nil {
 		return "", err
@@ -75,7 +84,7 @@ func (t tool) build() (string, error) {
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
-	release, err := lock("compiling "+t.name, time.Hour)
+	release, err := lock(t.name, time.Hour)
 	if err != nil {
 		return "", err
 	}
@@ -96,7 +105,9 @@ func (t tool) build() (string, error) {
 	}
 	temp := dir + ".new"
 	args := append([]string{"build", "-trimpath", "-o", filepath.Join(temp, t.name)}, t.flags...)
-	command := exec.Command("go", append(args, t.pkg)...)
+	command := exec.CommandContext(ctx, "go", append(args, t.pkg)...)
+	// On a signal, unlike SIGKILL, it ends its compilers too.
+	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
 	command.Dir = module
 	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	command.Stdout, command.Stderr = os.Stderr, os.Stderr

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,14 +10,13 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
 )
 
 // up returns once the cluster can be used; with foreground, once it has been taken down again.
-func (c cluster) up(foreground bool) error {
+func (c cluster) up(ctx context.Context, foreground bool) error {
 	if os.Geteuid() != 0 {
 		return errors.New("up: must be run as root, since it makes namespaces and cgroups; use sudo")
 	}
@@ -26,10 +26,19 @@ func (c cluster) up(foreground bool) error {
 		return fmt.Errorf("%w; wait for it, or choose another --name", err)
 	}
 	defer release()
+	if foreground {
+		// Whoever started this, a test above all, may die at any time, and stdin ends with it.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		go func() {
+			io.Copy(io.Discard, os.Stdin)
+			cancel()
+		}()
+	}
 	if err := installPackages(nodePackages); err != nil {
 		return err
 	}
-	kube, err := kubeDir()
+	kube, err := kubeDir(ctx)
 	if err != nil {
 		return err
 	}
@@ -46,12 +55,10 @@ func (c cluster) up(foreground bool) error {
 		return err
 	}
 
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	done := step("Starting the cluster %q", c.name)
 	n, err := c.start(kube)
 	if err == nil {
-		err = n.awaitReady(signals)
+		err = n.awaitReady(ctx)
 	}
 	if err == nil {
 		n.record.Ready = true
@@ -66,7 +73,7 @@ func (c cluster) up(foreground bool) error {
 	done()
 	fmt.Println(c.path("kubeconfig"))
 	if foreground {
-		err := n.awaitEnd(signals)
+		err := n.awaitEnd(ctx)
 		done := step("Taking the cluster %q down", c.name)
 		defer done()
 		return errors.Join(err, c.remove())
@@ -236,8 +243,8 @@ func (c cluster) start(kube string) (startedNode, error) {
 	return n, c.writeRecord(n.record)
 }
 
-// awaitReady passes the node's reports on until it is ready. Until then a signal ends it.
-func (n startedNode) awaitReady(signals <-chan os.Signal) error {
+// awaitReady passes the node's reports on until it is ready.
+func (n startedNode) awaitReady(ctx context.Context) error {
 	defer n.reports.Close()
 	reports := make(chan report)
 	go func() {
@@ -247,7 +254,11 @@ func (n startedNode) awaitReady(signals <-chan os.Signal) error {
 			if decoder.Decode(&r) != nil {
 				return
 			}
-			reports <- r
+			select {
+			case reports <- r:
+			case <-ctx.Done():
+				return
+			}
 		}
 	}()
 	for {
@@ -262,8 +273,8 @@ func (n startedNode) awaitReady(signals <-chan os.Signal) error {
 				return nil
 			}
 			say("  %s …", r.Step)
-		case s := <-signals:
-			return fmt.Errorf("interrupted: %v", s)
+		case <-ctx.Done():
+			return errors.New("interrupted")
 		}
 	}
 }
@@ -274,18 +285,12 @@ func (n startedNode) detach() error {
 	return err
 }
 
-// awaitEnd returns when stdin ends or a signal comes, which is well, or when the node dies, which is not.
-func (n startedNode) awaitEnd(signals <-chan os.Signal) error {
-	stdin := make(chan struct{})
-	go func() {
-		io.Copy(io.Discard, os.Stdin)
-		close(stdin)
-	}()
+// awaitEnd returns when it is time to take the node down, which is well, or when the node dies, which is not.
+func (n startedNode) awaitEnd(ctx context.Context) error {
 	select {
-	case <-stdin:
-	case <-signals:
+	case <-ctx.Done():
+		return nil
 	case <-n.ended:
 		return errors.New("the node's first process was killed, and the cluster with it")
 	}
-	return nil
 }
