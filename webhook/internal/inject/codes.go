@@ -1,0 +1,116 @@
+package inject
+
+// Severity is what a finding leads to.
+type Severity string
+
+// The severities.
+const (
+	// Mistake: the pod is refused until it is put right.
+	Mistake Severity = "mistake"
+	// Warning: the pod is admitted; something will probably not be as wanted.
+	Warning Severity = "warning"
+	// Note: how things are, for the reader of `check`.
+	Note Severity = "note"
+)
+
+// Code numbers a kind of finding. A number is never given to another kind.
+type Code string
+
+// Finding is one thing to tell the user.
+type Finding struct {
+	Code Code
+	// Text is a sentence: what is wrong, where, and the remedy.
+	Text string
+}
+
+// String is the sentence with its number behind it.
+func (f Finding) String() string { return f.Text + " [" + string(f.Code) + "]" }
+
+// Severity of the finding.
+func (f Finding) Severity() Severity {
+	for _, row := range Codes {
+		if row.Code == f.Code {
+			return row.Severity
+		}
+	}
+	return Mistake
+}
+
+// Row documents a Code.
+type Row struct {
+	Code     Code
+	Severity Severity
+	// Title is what is the matter, in a few words.
+	Title string
+	// Remedy is what to do.
+	Remedy string
+}
+
+// The codes. 01: annotations. 02: containers and names. 03: sharing. 04: the
+// sidecar's rights and resources. 05: pods left alone. 06: manifests.
+const (
+	LB0101 Code = "LB0101"
+	LB0102 Code = "LB0102"
+	LB0103 Code = "LB0103"
+	LB0104 Code = "LB0104"
+	LB0105 Code = "LB0105"
+	LB0106 Code = "LB0106"
+	LB0201 Code = "LB0201"
+	LB0202 Code = "LB0202"
+	LB0203 Code = "LB0203"
+	LB0204 Code = "LB0204"
+	LB0301 Code = "LB0301"
+	LB0302 Code = "LB0302"
+	LB0303 Code = "LB0303"
+	LB0304 Code = "LB0304"
+	LB0305 Code = "LB0305"
+	LB0306 Code = "LB0306"
+	LB0307 Code = "LB0307"
+	LB0308 Code = "LB0308"
+	LB0309 Code = "LB0309"
+	LB0310 Code = "LB0310"
+	LB0311 Code = "LB0311"
+	LB0312 Code = "LB0312"
+	LB0313 Code = "LB0313"
+	LB0314 Code = "LB0314"
+	LB0401 Code = "LB0401"
+	LB0402 Code = "LB0402"
+	LB0403 Code = "LB0403"
+	LB0404 Code = "LB0404"
+	LB0501 Code = "LB0501"
+	LB0502 Code = "LB0502"
+)
+
+// Codes is the table of findings, from which the reference is made.
+var Codes = []Row{
+	{LB0101, Mistake, "Unknown annotation of log-bridge.dev", "Write the key that the sentence proposes, or take it away."},
+	{LB0102, Mistake, "Value that the annotation cannot have", "Write one of the values that the sentence names."},
+	{LB0103, Mistake, "Entry that is not a path or a glob", "Write [container:]/absolute/path, without .. and control characters."},
+	{LB0104, Warning, "Setting without log-bridge.dev/files", "Add log-bridge.dev/files, or take the setting away. The pod is left alone."},
+	{LB0105, Mistake, "Entry in both files and stderr-files", "Decide for one of the two: a line is written once."},
+	{LB0106, Mistake, "Request above the limit", "Raise the limit or lower the request."},
+	{LB0201, Mistake, "Container that the pod does not have", "Name one of the containers that the sentence lists."},
+	{LB0202, Mistake, "Foreign container named log-bridge", "Rename it: the sidecar has this name."},
+	{LB0203, Mistake, "Foreign volume named log-bridge", "Rename it: the sidecar's volume has this name."},
+	{LB0204, Mistake, "kubectl.kubernetes.io/default-container names no container of the pod", "Correct it, or name the container in the entry."},
+	{LB0301, Mistake, "Volume that cannot hold logs", "Let the application write elsewhere, or mount an emptyDir there."},
+	{LB0302, Mistake, "Volume that the container mounts read-only", "Name the container that writes the file."},
+	{LB0303, Mistake, "Path at which a volume is mounted", "It is a directory: name the files in it."},
+	{LB0304, Mistake, "File path that is a directory", "Something is mounted or named beneath it: name the files in it."},
+	{LB0305, Mistake, "subPathExpr with a variable that the sidecar cannot be given", "Define the variable in env of the container."},
+	{LB0306, Mistake, "Directory of the system", "Let the application write its logs to a directory of its own."},
+	{LB0307, Mistake, "mount: file in a sticky directory", "Take log-bridge.dev/mount away, or set it to directory."},
+	{LB0308, Mistake, "mount: file with a glob", "Take log-bridge.dev/mount away, or name the files one by one."},
+	{LB0309, Mistake, "Path that Kubernetes cannot mount", "Use a path without a colon, and names of at most 255 bytes."},
+	{LB0310, Mistake, "File that belongs to the kubelet", "Name a file that the application writes."},
+	{LB0311, Mistake, "Path on a block device", "Name a file in a file system."},
+	{LB0312, Mistake, "Path through /var/run or /run where a volume has the other name", "Write the path with the name under which the volume is mounted."},
+	{LB0313, Warning, "Volume that several pods may write", "Separate them with subPathExpr and a variable from metadata.name, or know that each sidecar prints the lines of all."},
+	{LB0314, Warning, "Directory of the image hidden with seed: false", "Take log-bridge.dev/seed away if the application needs what its image has there."},
+	{LB0401, Warning, "Containers that run as different users", "Set log-bridge.dev/run-as-user if files with mode 0600 must be read."},
+	{LB0402, Mistake, "run-as-user 0 where no container may be root", "Use the application's user."},
+	{LB0403, Mistake, "Unequal request and limit in a Guaranteed pod", "Make them equal: the pod would lose its QoS class."},
+	{LB0404, Note, "Resources of the pod as a whole", "The sidecar lives in the pod's budget and has no requests of its own."},
+	{LB0501, Warning, "Pod on Windows", "Nothing: the sidecar runs on Linux."},
+	{LB0502, Warning, "Mirror of a static pod", "Run inject on the manifest on the node."},
+}

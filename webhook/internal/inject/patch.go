@@ -1,0 +1,103 @@
+package inject
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"gomodules.xyz/jsonpatch/v2"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+)
+
+// safeToEvict lists volumes that do not keep the cluster autoscaler from moving a
+// pod. Without our volume in it, a pod that could be moved no longer could.
+const safeToEvict = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
+
+// Status is the JSON value of the status annotation.
+type Status struct {
+	Version string   `json:"version"`
+	Entries []Share  `json:"entries"`
+	Notes   []string `json:"notes,omitempty"`
+}
+
+// operations are written by hand, each an addition, against the pod as the API
+// server holds it. A patch made from our decoded pod would drop each field that is
+// newer than our copy of the Kubernetes types.
+func (p *planner) operations(sidecar corev1.Container, seeders []corev1.Container) []jsonpatch.Operation {
+	ops := p.annotations()
+
+	volume := corev1.Volume{Name: contract.Volume, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: p.set.sizeLimit}}}
+	ops = append(ops, appended("/spec/volumes", len(p.pod.Spec.Volumes), []corev1.Volume{volume})...)
+
+	// Mounts of init containers come before the insertion, which moves their index.
+	for _, a := range p.mounts {
+		list := "containers"
+		if a.source.init {
+			list = "initContainers"
+		}
+		ops = append(ops, appended(fmt.Sprintf("/spec/%s/%d/volumeMounts", list, a.source.index), len(a.source.VolumeMounts), a.mounts)...)
+	}
+
+	first := append([]corev1.Container{sidecar}, seeders...)
+	if len(p.pod.Spec.InitContainers) == 0 {
+		return append(ops, add("/spec/initContainers", first))
+	}
+	for i, c := range first {
+		ops = append(ops, add(fmt.Sprintf("/spec/initContainers/%d", i), c))
+	}
+	return ops
+}
+
+// annotations come first, so that they are all that is read of a patch cut short.
+func (p *planner) annotations() []jsonpatch.Operation {
+	status := Status{Version: p.config.Version, Entries: p.shares}
+	for _, f := range p.findings {
+		status.Notes = append(status.Notes, f.String())
+	}
+	text, err := json.Marshal(status)
+	if err != nil {
+		panic(err) // strings and booleans always have a JSON form
+	}
+	ops := []jsonpatch.Operation{add(pointer("metadata", "annotations", annotation(contract.KeyStatus)), string(text))}
+	// Without it kubectl would still take the first container, but say so each time,
+	// now that there are two.
+	if _, ok := p.pod.Annotations[defaultContainer]; !ok {
+		ops = append(ops, add(pointer("metadata", "annotations", defaultContainer), p.pod.Spec.Containers[0].Name))
+	}
+	listed := p.pod.Annotations[safeToEvict]
+	if !slices.Contains(strings.Split(listed, ","), contract.Volume) {
+		if listed != "" {
+			listed += ","
+		}
+		ops = append(ops, add(pointer("metadata", "annotations", safeToEvict), listed+contract.Volume))
+	}
+	return ops
+}
+
+// appended adds to a list of which the pod has some items, or makes it.
+func appended[T any](path string, have int, items []T) []jsonpatch.Operation {
+	if have == 0 {
+		return []jsonpatch.Operation{add(path, items)}
+	}
+	var ops []jsonpatch.Operation
+	for _, item := range items {
+		ops = append(ops, add(path+"/-", item))
+	}
+	return ops
+}
+
+func add(path string, value any) jsonpatch.Operation {
+	return jsonpatch.NewOperation("add", path, value)
+}
+
+// pointer is a JSON pointer (RFC 6901).
+func pointer(parts ...string) string {
+	var b strings.Builder
+	for _, part := range parts {
+		b.WriteString("/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(part))
+	}
+	return b.String()
+}

@@ -1,0 +1,226 @@
+package inject
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+)
+
+// defaultContainer is kubectl's annotation for the container that is meant when
+// none is named.
+const defaultContainer = "kubectl.kubernetes.io/default-container"
+
+// settings are the annotations of a pod, read. A nil pointer is an absent one.
+type settings struct {
+	files, stderrFiles []contract.Entry
+	mount              string
+	seed               bool
+	format             contract.Format
+	reclaim            bool
+	sizeLimit          *resource.Quantity
+
+	cpuRequest, cpuLimit, memoryRequest, memoryLimit *resource.Quantity
+	runAsUser, runAsGroup                            *int64
+}
+
+// ourKeys are the pod's annotation keys of our domain, sorted so that findings
+// come in the same order each time.
+func (p *planner) ourKeys() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(p.pod.Annotations)), func(k string) bool {
+		return !strings.HasPrefix(k, contract.Prefix)
+	})
+}
+
+// unasked looks at a pod without files. A misspelt key is a mistake, since it may
+// have been meant as files. A mere setting is only warned of: it changes nothing,
+// and a pod that does not ask for the bridge must not be blocked by it.
+func (p *planner) unasked() {
+	for _, key := range p.ourKeys() {
+		row, err := contract.Lookup(key)
+		switch {
+		case err != nil:
+			p.find(LB0101, err.Error())
+		case row.Key != contract.KeyStatus && row.Key != contract.KeyInject:
+			p.find(LB0104, key+" does nothing without "+annotation(contract.KeyFiles)+"; the pod is left as it is")
+		}
+	}
+}
+
+// readSettings reads each annotation of our domain as its row of the table says.
+func (p *planner) readSettings() {
+	p.set = settings{mount: contract.MountAuto, seed: true, format: contract.Raw}
+	for _, key := range p.ourKeys() {
+		row, err := contract.Lookup(key)
+		if err != nil {
+			p.find(LB0101, err.Error())
+			continue
+		}
+		value := p.pod.Annotations[key]
+		if row.Kind != contract.Entries {
+			value = strings.TrimSpace(value)
+		}
+		if code, err := p.set.read(row, value); err != nil {
+			p.find(code, key+": "+err.Error())
+		}
+	}
+	p.nameContainers()
+	for _, e := range p.set.files {
+		if slices.Contains(p.set.stderrFiles, e) {
+			p.find(LB0105, fmt.Sprintf("%s: %s also stands in %s; a line is written once, so take it out of one", annotation(contract.KeyFiles), e, annotation(contract.KeyStderrFiles)))
+		}
+	}
+}
+
+// read sets what one annotation says.
+func (s *settings) read(row contract.Annotation, value string) (Code, error) {
+	switch row.Kind {
+	case contract.Entries:
+		entries, err := contract.ParseEntries(value)
+		if row.Key == contract.KeyFiles {
+			s.files = entries
+		} else {
+			s.stderrFiles = entries
+		}
+		return LB0103, err
+	case contract.Enum:
+		if !slices.Contains(row.Values, value) {
+			return LB0102, fmt.Errorf("%q is none of %s", value, strings.Join(row.Values, ", "))
+		}
+		if row.Key == contract.KeyMount {
+			s.mount = value
+		} else {
+			s.format = contract.Format(value)
+		}
+	case contract.Bool:
+		b, err := parseBool(value)
+		if err != nil {
+			return LB0102, err
+		}
+		switch row.Key {
+		case contract.KeySeed:
+			s.seed = b
+		case contract.KeyReclaim:
+			s.reclaim = b
+		}
+	case contract.Quantity:
+		q, err := resource.ParseQuantity(value)
+		if err != nil {
+			return LB0102, fmt.Errorf("%q is not a quantity; write one such as %s", value, exampleQuantity(row.Key))
+		}
+		// A quantity of 0 reads as "no limit" to one and as "nothing allowed" to another.
+		if q.Sign() <= 0 {
+			return LB0102, fmt.Errorf("%q is not above zero; write a quantity such as %s, or take the annotation away", value, exampleQuantity(row.Key))
+		}
+		*s.quantity(row.Key) = &q
+	case contract.ID:
+		id, err := strconv.ParseInt(value, 10, 32)
+		if err != nil || id < 0 {
+			return LB0102, fmt.Errorf("%q is not a numeric id; write a number from 0 to 2147483647", value)
+		}
+		if row.Key == contract.KeyRunAsUser {
+			s.runAsUser = &id
+		} else {
+			s.runAsGroup = &id
+		}
+	case contract.Status:
+		// Ours, and written anew.
+	}
+	return "", nil
+}
+
+func (s *settings) quantity(key string) **resource.Quantity {
+	switch key {
+	case contract.KeyCPURequest:
+		return &s.cpuRequest
+	case contract.KeyCPULimit:
+		return &s.cpuLimit
+	case contract.KeyMemoryRequest:
+		return &s.memoryRequest
+	case contract.KeyMemoryLimit:
+		return &s.memoryLimit
+	default:
+		return &s.sizeLimit
+	}
+}
+
+func exampleQuantity(key string) string {
+	switch key {
+	case contract.KeyCPURequest, contract.KeyCPULimit:
+		return "100m"
+	case contract.KeySizeLimit:
+		return "1Gi"
+	default:
+		return "64Mi"
+	}
+}
+
+// parseBool knows the two words of YAML's core schema only, so that nobody has to
+// ask what "no" or "0" is.
+func parseBool(value string) (bool, error) {
+	switch strings.TrimSpace(value) {
+	case "true":
+		return true, nil
+	case "false":
+		return false, nil
+	}
+	return false, fmt.Errorf("%q is neither \"true\" nor \"false\"", value)
+}
+
+// nameContainers fills in the default container, drops what is named twice, and
+// refuses containers that the pod does not have.
+func (p *planner) nameContainers() {
+	for _, list := range []struct {
+		key     string
+		entries *[]contract.Entry
+	}{{contract.KeyFiles, &p.set.files}, {contract.KeyStderrFiles, &p.set.stderrFiles}} {
+		var named []contract.Entry
+		for _, e := range *list.entries {
+			if e.Container == "" {
+				name, ok := p.defaultContainer()
+				if !ok {
+					continue
+				}
+				e.Container = name
+			} else if _, ok := p.source(e.Container); !ok {
+				p.find(LB0201, fmt.Sprintf("%s: %s: the pod has no container %q; it has %s", annotation(list.key), e, e.Container, p.containerNames()))
+				continue
+			}
+			if !slices.Contains(named, e) {
+				named = append(named, e)
+			}
+		}
+		*list.entries = named
+	}
+}
+
+// defaultContainer is the container that kubectl takes when none is named. One
+// that is set to our sidecar, so that `kubectl logs POD` shows the files, says
+// nothing about whose files they are.
+func (p *planner) defaultContainer() (string, bool) {
+	if name := p.pod.Annotations[defaultContainer]; name != "" && name != contract.Container {
+		if _, ok := p.source(name); !ok {
+			p.find(LB0204, fmt.Sprintf("%s: the pod has no container %q; it has %s", defaultContainer, name, p.containerNames()))
+			return "", false
+		}
+		return name, true
+	}
+	if len(p.pod.Spec.Containers) == 0 {
+		p.find(LB0201, "the pod has no container")
+		return "", false
+	}
+	return p.pod.Spec.Containers[0].Name, true
+}
+
+func (p *planner) containerNames() string {
+	var names []string
+	for _, s := range p.sources() {
+		names = append(names, s.Name)
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,309 @@
+package inject
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+)
+
+// wanted is an entry on its way to a Share.
+type wanted struct {
+	contract.Entry
+	key    string // annotation that names it
+	stderr bool
+	source source
+	way    Way
+	dir    string // of the way directory
+	share  Share
+}
+
+// shareAll finds the way of each entry and gathers what the containers and the
+// sidecar need for it.
+func (p *planner) shareAll() {
+	var all []*wanted
+	for _, e := range p.set.files {
+		all = append(all, &wanted{Entry: e, key: contract.KeyFiles})
+	}
+	for _, e := range p.set.stderrFiles {
+		all = append(all, &wanted{Entry: e, key: contract.KeyStderrFiles, stderr: true})
+	}
+	dirs := map[string][]string{}
+	for _, w := range all {
+		w.source, _ = p.source(w.Container)
+		w.share = Share{Entry: w.Entry.String(), Stderr: w.stderr}
+		if code, err := p.way(w); err != nil {
+			p.find(code, annotation(w.key)+": "+err.Error())
+			continue
+		}
+		if w.way == ByDirectory {
+			dirs[w.Container] = append(dirs[w.Container], w.dir)
+		}
+	}
+	if p.mistaken() {
+		return
+	}
+
+	// A directory that lies in another needs no mount of its own, and neither does
+	// a file: with both, the file would be mounted into the folder, and its rename
+	// refused there for no reason.
+	for name, d := range dirs {
+		dirs[name] = topmost(d)
+	}
+	for _, w := range all {
+		if w.way == ByVolume {
+			continue
+		}
+		of := w.Pattern
+		if w.way == ByDirectory {
+			of = w.dir
+		}
+		for _, d := range dirs[w.Container] {
+			switch {
+			case w.way == ByFile && contract.Covers(of, d):
+				p.find(LB0304, fmt.Sprintf("%s: %s: another entry names files beneath %s, so it is a directory; name the files in it, such as %s/*.log", annotation(w.key), w.Entry, of, of))
+			case contract.Covers(d, of):
+				w.way, w.dir = ByDirectory, d
+			}
+		}
+		for _, other := range all {
+			if w.way == ByFile && other.way == ByFile && other.Container == w.Container && other.Pattern != w.Pattern && contract.Covers(w.Pattern, other.Pattern) {
+				p.find(LB0304, fmt.Sprintf("%s: %s: the entry %s lies beneath it, so it is a directory; name the files in it, such as %s/*.log", annotation(w.key), w.Entry, other.Entry, w.Pattern))
+			}
+		}
+	}
+
+	for _, w := range all {
+		w.share.Way = w.way
+		switch w.way {
+		case ByDirectory:
+			w.share.Directory, w.share.Seeded = w.dir, p.set.seed
+			p.mountDirectory(w.source, w.dir)
+		case ByFile:
+			p.mountFile(w.source, w.Pattern)
+		}
+		p.shares = append(p.shares, w.share)
+		e := contract.Entry{Container: w.Container, Pattern: escape(w.Pattern)}
+		if w.stderr {
+			p.tail.Stderr = append(p.tail.Stderr, e)
+		} else {
+			p.tail.Stdout = append(p.tail.Stdout, e)
+		}
+	}
+	p.tail.Format, p.tail.Reclaim = p.set.format, p.set.reclaim
+	p.tail.Roots = []string{contract.Root}
+}
+
+// way decides how one entry is shared. The error is a sentence without the
+// annotation's key.
+func (p *planner) way(w *wanted) (Code, error) {
+	if code, err := p.kubeletFile(w); err != nil {
+		return code, err
+	}
+	for _, d := range w.source.VolumeDevices {
+		if contract.Covers(path.Clean("/"+d.DevicePath), w.Pattern) {
+			return LB0311, fmt.Errorf("%s is on the block device %s of volume %s, which holds no files that can be shared; name a file in a file system", w.Entry, d.DevicePath, d.Name)
+		}
+	}
+	if m, ok := covering(w.source.VolumeMounts, w.base()); ok {
+		w.way = ByVolume
+		return p.shareVolume(w, m)
+	}
+	if code, err := p.otherName(w); err != nil {
+		return code, err
+	}
+	if !w.IsGlob() {
+		for _, m := range w.source.VolumeMounts {
+			if contract.Covers(w.Pattern, mountPath(m)) {
+				return LB0304, fmt.Errorf("%s: volume %s is mounted at %s, so %s is a directory; name the files in it, such as %s/*.log", w.Entry, m.Name, mountPath(m), w.Pattern, w.Pattern)
+			}
+		}
+	}
+	parent := w.Dir()
+	switch p.set.mount {
+	case contract.MountFile:
+		if w.IsGlob() {
+			return LB0308, fmt.Errorf("%s: a glob needs the whole directory, but %s says %q; take that away or name the files one by one", w.Entry, annotation(contract.KeyMount), contract.MountFile)
+		}
+		if contract.Sticky(parent) {
+			return LB0307, fmt.Errorf("%s: with fs.protected_regular, as on most nodes, an application may not open another user's file in %s for creation, so a single file cannot be mounted there; set %s to %q", w.Entry, parent, annotation(contract.KeyMount), contract.MountDirectory)
+		}
+		w.way = ByFile
+	case contract.MountDirectory:
+		w.way = ByDirectory
+	default:
+		w.way = ByFile
+		if w.IsGlob() || contract.Sticky(parent) || inLogDirectory(parent) {
+			w.way = ByDirectory
+		}
+	}
+	at := w.Pattern
+	if w.way == ByDirectory {
+		w.dir, at = parent, parent
+		if systemDirectory(parent) {
+			remedy := "let the application write its logs to a directory of its own"
+			if !w.IsGlob() {
+				remedy = fmt.Sprintf("take %s away, so that the one file is mounted", annotation(contract.KeyMount))
+			} else if parent == "/" {
+				remedy = "write the directory of the logs before the first wildcard, such as /app/*.log"
+			}
+			return LB0306, fmt.Errorf("%s: no volume can be mounted over %s, where the system is; %s", w.Entry, parent, remedy)
+		}
+		// A glob reaches into volumes that are mounted beneath its directory.
+		if code, err := p.viewsBeneath(w, parent); err != nil {
+			return code, err
+		}
+	}
+	return mountable(w.Entry, at)
+}
+
+// base is what a volume must cover to hold the entry's files.
+func (w *wanted) base() string {
+	if w.IsGlob() {
+		return w.Dir()
+	}
+	return w.Pattern
+}
+
+// kubeletFile refuses what the kubelet mounts into each container by itself.
+func (p *planner) kubeletFile(w *wanted) (Code, error) {
+	switch w.Pattern {
+	case "/etc/hosts", "/etc/hostname", "/etc/resolv.conf":
+		return LB0310, fmt.Errorf("%s is written by the kubelet and is no log; name a file that the application writes", w.Entry)
+	}
+	if t := w.source.TerminationMessagePath; t != "" && path.Clean("/"+t) == w.Pattern {
+		return LB0310, fmt.Errorf("%s is the container's terminationMessagePath, where the kubelet mounts a file of its own; let one of the two have another path", w.Entry)
+	}
+	return "", nil
+}
+
+// otherName refuses /var/run/x where a volume is mounted at /run/x, and the
+// reverse: one is a link to the other in nearly all images, so our mount would land
+// on top of the user's volume and hide it.
+func (p *planner) otherName(w *wanted) (Code, error) {
+	base := w.base()
+	for _, pair := range [][2]string{{"/var/run", "/run"}, {"/run", "/var/run"}, {"/var/lock", "/run/lock"}, {"/run/lock", "/var/lock"}} {
+		if !contract.Covers(pair[0], base) {
+			continue
+		}
+		other := pair[1] + strings.TrimPrefix(base, pair[0])
+		for _, m := range w.source.VolumeMounts {
+			at := mountPath(m)
+			if contract.Covers(pair[1], at) && at != pair[1] && contract.Covers(at, other) {
+				return LB0312, fmt.Errorf("%s: %s usually is a link to %s, where volume %s is mounted at %s; write %s", w.Entry, shorter(pair), longer(pair), m.Name, at,
+					contract.Entry{Container: w.Container, Pattern: pair[1] + strings.TrimPrefix(w.Pattern, pair[0])})
+			}
+		}
+	}
+	return "", nil
+}
+
+// mountable refuses a path that Kubernetes or Linux cannot mount at.
+func mountable(e contract.Entry, at string) (Code, error) {
+	if strings.Contains(at, ":") {
+		return LB0309, fmt.Errorf("%s: Kubernetes mounts nothing at a path with a colon; let the application write elsewhere", e)
+	}
+	if len(at) > 3072 {
+		return LB0309, fmt.Errorf("%s: a path of %d bytes is too long to be mounted; use one of at most 3072", e, len(at))
+	}
+	for part := range strings.SplitSeq(at, "/") {
+		if len(part) > 255 {
+			return LB0309, fmt.Errorf("%s: a file name has at most 255 bytes, one here has %d; use a shorter one", e, len(part))
+		}
+	}
+	return "", nil
+}
+
+// inLogDirectory says whether a directory or one above it is named log or logs: such
+// a directory holds logs and little else, and rotation by rename is usual there.
+func inLogDirectory(dir string) bool {
+	for part := range strings.SplitSeq(dir, "/") {
+		if part == "log" || part == "logs" {
+			return true
+		}
+	}
+	return false
+}
+
+// systemDirectory says whether a volume over dir would take the system's programs
+// or its configuration away, or copy them all.
+func systemDirectory(dir string) bool {
+	parts := strings.Split(strings.TrimPrefix(dir, "/"), "/")
+	programs := []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32"}
+	switch parts[0] {
+	case "":
+		return true
+	case "etc":
+		return len(parts) == 1
+	case "usr":
+		return len(parts) == 1 || len(parts) == 2 && slices.Contains(programs, parts[1])
+	}
+	return slices.Contains(programs, parts[0])
+}
+
+// mountDirectory gives a container a folder of our volume at dir, once.
+func (p *planner) mountDirectory(s source, dir string) {
+	if !p.mount(s, dir) {
+		return
+	}
+	place := contract.Place{Container: s.Name, Path: escape(dir)}
+	if !p.set.seed {
+		p.tail.Dirs = append(p.tail.Dirs, place)
+		if !contract.Sticky(dir) {
+			p.find(LB0314, fmt.Sprintf("%s is \"false\": what the image of container %s holds in %s is hidden", annotation(contract.KeySeed), s.Name, dir))
+		}
+		return
+	}
+	p.tail.Seeded = append(p.tail.Seeded, place)
+	a := p.addition(s)
+	a.seeded = append(a.seeded, dir)
+}
+
+// mountFile gives a container one file of our volume, once.
+func (p *planner) mountFile(s source, file string) {
+	if p.mount(s, file) {
+		p.tail.Files = append(p.tail.Files, contract.Place{Container: s.Name, Path: escape(file)})
+	}
+}
+
+func (p *planner) mount(s source, at string) bool {
+	a := p.addition(s)
+	m := corev1.VolumeMount{Name: contract.Volume, MountPath: at, SubPath: s.Name + at}
+	if slices.ContainsFunc(a.mounts, func(have corev1.VolumeMount) bool { return have.MountPath == at }) {
+		return false
+	}
+	a.mounts = append(a.mounts, m)
+	return true
+}
+
+func (p *planner) addition(s source) *addition {
+	for i := range p.mounts {
+		if p.mounts[i].source.Name == s.Name {
+			return &p.mounts[i]
+		}
+	}
+	p.mounts = append(p.mounts, addition{source: s})
+	return &p.mounts[len(p.mounts)-1]
+}
+
+// escape writes a text such that the kubelet's expansion of $(VAR) in arguments
+// gives it back: each dollar sign is doubled.
+func escape(s string) string { return strings.ReplaceAll(s, "$", "$$") }
+
+func shorter(pair [2]string) string {
+	if strings.HasPrefix(pair[0], "/var") {
+		return pair[0]
+	}
+	return pair[1]
+}
+
+func longer(pair [2]string) string {
+	if strings.HasPrefix(pair[0], "/var") {
+		return pair[1]
+	}
+	return pair[0]
+}

@@ -1,0 +1,254 @@
+package inject
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+)
+
+// binary is the sidecar's program in its image. It is not beneath contract.Root,
+// where the volume would hide it.
+const binary = "/bin/log-bridge"
+
+// sidecar is the container that follows the files.
+func (p *planner) sidecar() corev1.Container {
+	always := corev1.ContainerRestartPolicyAlways
+	c := corev1.Container{
+		Name:            contract.Container,
+		Image:           p.config.Image,
+		ImagePullPolicy: p.config.PullPolicy,
+		Args:            append([]string{"tail"}, p.tail.Args()...),
+		Env:             p.env,
+		RestartPolicy:   &always,
+		Resources:       p.resources(),
+		SecurityContext: p.rights(),
+		VolumeMounts:    []corev1.VolumeMount{{Name: contract.Volume, MountPath: contract.Root}},
+	}
+	for _, v := range p.volumes {
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: v, MountPath: path.Join(contract.VolumesRoot, v), ReadOnly: true})
+	}
+	c.VolumeMounts = append(c.VolumeMounts, noToken())
+	if p.mustWait() {
+		c.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{binary, "ready"}}}}
+	}
+	return c
+}
+
+// mustWait says whether the next container may start only once the sidecar is
+// ready: where the kubelet would make a directory of a file that is not there yet,
+// and where the end of an older file is to be found before new lines follow.
+func (p *planner) mustWait() bool {
+	return len(p.tail.Files)+len(p.tail.Dirs)+len(p.tail.Seeded)+len(p.tail.FromEnd) > 0
+}
+
+// noToken covers the path at which the API server would otherwise mount the
+// service account's token.
+func noToken() corev1.VolumeMount {
+	return corev1.VolumeMount{Name: contract.Volume, MountPath: contract.TokenPath, SubPath: contract.TokenDir, ReadOnly: true}
+}
+
+// restricted are the fields that Pod Security `restricted` asks of each container,
+// less runAsNonRoot, which depends on the user.
+func restricted() *corev1.SecurityContext {
+	yes, no := true, false
+	return &corev1.SecurityContext{
+		AllowPrivilegeEscalation: &no,
+		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		ReadOnlyRootFilesystem:   &yes,
+		SeccompProfile:           &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+}
+
+// rights is the sidecar's security context. A file with mode 0600 can be read by its
+// owner only, so the sidecar runs as the user that the containers run as, if the
+// pod says which. What the pod as a whole says is inherited, not repeated.
+func (p *planner) rights() *corev1.SecurityContext {
+	sc := restricted()
+	read := p.read()
+	podUser, podGroup := p.podIDs()
+
+	sc.RunAsUser = p.set.runAsUser
+	user, sameUser := common(read, func(s source) *int64 { return p.user(s.Container) })
+	if sc.RunAsUser == nil {
+		if sameUser && !equal(user, podUser) {
+			sc.RunAsUser = user
+		}
+		if !sameUser {
+			p.find(LB0401, fmt.Sprintf("containers %s run as different users; to read files of mode 0600 set %s to the user that writes them", names(read), annotation(contract.KeyRunAsUser)))
+		}
+	}
+	sc.RunAsGroup = p.set.runAsGroup
+	if sc.RunAsGroup == nil {
+		if group, same := common(read, func(s source) *int64 { return p.group(s.Container) }); same && !equal(group, podGroup) {
+			sc.RunAsGroup = group
+		}
+	}
+	if linux, same := commonSELinux(read); same {
+		sc.SELinuxOptions = linux
+	}
+
+	effective := sc.RunAsUser
+	if effective == nil {
+		effective = podUser
+	}
+	yes, no := true, false
+	switch {
+	case effective == nil || *effective != 0:
+		sc.RunAsNonRoot = &yes
+	case p.set.runAsUser != nil && !slices.ContainsFunc(read, func(s source) bool { return !p.nonRoot(s.Container) }):
+		p.find(LB0402, fmt.Sprintf("%s is \"0\", but the pod says runAsNonRoot: true; use the id of the application's user", annotation(contract.KeyRunAsUser)))
+	case p.pod.Spec.SecurityContext != nil && p.pod.Spec.SecurityContext.RunAsNonRoot != nil && *p.pod.Spec.SecurityContext.RunAsNonRoot:
+		// The container that is read overrides what the pod says, and so must we.
+		sc.RunAsNonRoot = &no
+	}
+	return sc
+}
+
+func (p *planner) podIDs() (user, group *int64) {
+	if sc := p.pod.Spec.SecurityContext; sc != nil {
+		return sc.RunAsUser, sc.RunAsGroup
+	}
+	return nil, nil
+}
+
+// user is the user that a container runs as; nil is that of its image.
+func (p *planner) user(c *corev1.Container) *int64 {
+	if c.SecurityContext != nil && c.SecurityContext.RunAsUser != nil {
+		return c.SecurityContext.RunAsUser
+	}
+	user, _ := p.podIDs()
+	return user
+}
+
+func (p *planner) group(c *corev1.Container) *int64 {
+	if c.SecurityContext != nil && c.SecurityContext.RunAsGroup != nil {
+		return c.SecurityContext.RunAsGroup
+	}
+	_, group := p.podIDs()
+	return group
+}
+
+// nonRoot says whether the kubelet refuses to start a container as root.
+func (p *planner) nonRoot(c *corev1.Container) bool {
+	if c.SecurityContext != nil && c.SecurityContext.RunAsNonRoot != nil {
+		return *c.SecurityContext.RunAsNonRoot
+	}
+	sc := p.pod.Spec.SecurityContext
+	return sc != nil && sc.RunAsNonRoot != nil && *sc.RunAsNonRoot
+}
+
+func common(read []source, of func(source) *int64) (id *int64, same bool) {
+	for i, s := range read {
+		switch this := of(s); {
+		case i == 0:
+			id = this
+		case !equal(id, this):
+			return nil, false
+		}
+	}
+	return id, true
+}
+
+func commonSELinux(read []source) (*corev1.SELinuxOptions, bool) {
+	var first *corev1.SELinuxOptions
+	for i, s := range read {
+		var this *corev1.SELinuxOptions
+		if s.SecurityContext != nil {
+			this = s.SecurityContext.SELinuxOptions
+		}
+		switch {
+		case i == 0:
+			first = this
+		case (first == nil) != (this == nil) || first != nil && *first != *this:
+			return nil, false
+		}
+	}
+	return first, true
+}
+
+func equal(a, b *int64) bool {
+	return a == nil && b == nil || a != nil && b != nil && *a == *b
+}
+
+func names(of []source) string {
+	var all []string
+	for _, s := range of {
+		all = append(all, s.Name)
+	}
+	return strings.Join(all, ", ")
+}
+
+// seeders are the init containers that copy what an image holds in a directory
+// before our volume is mounted over it. Each runs the image and the user of its
+// application container, with our program from the volume.
+func (p *planner) seeders() []corev1.Container {
+	var all []corev1.Container
+	for _, a := range p.mounts {
+		if len(a.seeded) == 0 {
+			continue
+		}
+		s := a.source
+		bin := path.Join(contract.Root, contract.BinDir)
+		command := []string{path.Join(bin, contract.BinName), "seed"}
+		for _, dir := range a.seeded {
+			command = append(command, escape(dir), escape(path.Join(contract.Root, s.Name)+dir))
+		}
+		all = append(all, corev1.Container{
+			Name:            p.seederName(s.Name, all),
+			Image:           s.Image,
+			ImagePullPolicy: s.ImagePullPolicy,
+			Command:         command,
+			Resources:       computeOnly(s.Resources),
+			SecurityContext: p.seederRights(s.Container),
+			VolumeMounts: []corev1.VolumeMount{
+				{Name: contract.Volume, MountPath: bin, SubPath: contract.BinDir, ReadOnly: true},
+				{Name: contract.Volume, MountPath: path.Join(contract.Root, s.Name), SubPath: s.Name},
+				noToken(),
+			},
+		})
+	}
+	return all
+}
+
+// seederRights copies the user and restricts the rest. Capabilities are dropped as
+// the application container drops them: an image whose program starts as root and
+// changes to another user may have a log directory of that other user, and only
+// root with its usual capabilities can read it and hand it on.
+func (p *planner) seederRights(c *corev1.Container) *corev1.SecurityContext {
+	sc := restricted()
+	if own := c.SecurityContext; own != nil {
+		sc.RunAsUser, sc.RunAsGroup, sc.RunAsNonRoot = own.RunAsUser, own.RunAsGroup, own.RunAsNonRoot
+		sc.SELinuxOptions = own.SELinuxOptions
+	}
+	user := p.user(c)
+	if p.nonRoot(c) || user != nil && *user != 0 {
+		return sc
+	}
+	sc.Capabilities = nil
+	if own := c.SecurityContext; own != nil && own.Capabilities != nil && len(own.Capabilities.Drop) > 0 {
+		sc.Capabilities = &corev1.Capabilities{Drop: own.Capabilities.Drop}
+	}
+	return sc
+}
+
+// seederName is at most 63 characters long and no other container's. The hash keeps
+// two names apart that are equal where they are cut.
+func (p *planner) seederName(of string, made []corev1.Container) string {
+	taken := func(name string) bool {
+		_, user := p.source(name)
+		return user || slices.ContainsFunc(made, func(c corev1.Container) bool { return c.Name == name })
+	}
+	name := contract.SeedContainerPrefix + of
+	for salt := ""; len(name) > 63 || taken(name); salt += "." {
+		sum := sha256.Sum256([]byte(of + salt))
+		name = contract.SeedContainerPrefix + of[:min(len(of), 63-len(contract.SeedContainerPrefix)-9)] + "-" + hex.EncodeToString(sum[:4])
+	}
+	return name
+}
