@@ -1,6 +1,7 @@
 package follow
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -112,9 +113,13 @@ func (f *Follower) name(x *file, src *source, n tree.Node) {
 	if f.real[x.node.Real] == x {
 		delete(f.real, x.node.Real)
 	}
-	moved := x.Path != "" && x.Path != n.Path
-	x.named, x.src, x.node, x.Container, x.Path = true, src, n, src.Container, n.Path
+	moved := x.Path != n.Path
+	x.named, x.node = true, n
 	f.real[n.Real] = x
+	if x.Flags&checkpoint.Copy != 0 {
+		return // its lines are those of its original
+	}
+	x.src, x.Container, x.Path = src, src.Container, n.Path
 	if moved && x.Offset > 0 {
 		f.keep(x)
 	}
@@ -154,6 +159,15 @@ func (f *Follower) take(src *source, n tree.Node, fd int) (*file, error) {
 			}
 		} else if err := f.startAfterSeed(x, src, n, id); err != nil {
 			return nil, fmt.Errorf("%s: %w", n.Path, err)
+		}
+		if x.Offset == 0 {
+			// Known before anything is delivered, to recognize a copy made until then.
+			x.Head = make([]byte, checkpoint.Window)
+			m, err := x.pread(x.Head, 0)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", n.Path, err)
+			}
+			x.Head = bytes.TrimRight(x.Head[:m], "\x00")
 		}
 	}
 	x.Ident, x.fd, x.src, x.node = id, fd, src, n

@@ -33,6 +33,12 @@ type file struct {
 	before *file
 	behind bool
 
+	// original is the file whose copy this one seems to be; while it is set, nothing is
+	// delivered. held is since when. own says that it is certainly no copy.
+	original *file
+	held     time.Time
+	own      bool
+
 	grew time.Time // when it last had something to deliver, or lost its name
 }
 

@@ -99,6 +99,7 @@ type Follower struct {
 	closed []*file          // finished, or from the checkpoint and not yet found
 	first  bool             // no look before this one, in this process or an earlier one
 	looked bool             // a look has been made in this process
+	ending bool             // draining
 	seeded prepare.SeedLists
 
 	watched map[string]bool // directories with a watch
@@ -266,6 +267,7 @@ func (f *Follower) checkAfter() time.Duration {
 func (f *Follower) Drain(now time.Time, left func(int64) error) error {
 	f.look(now)
 	f.readyAll()
+	f.ending = true
 	for more := true; more; {
 		var err error
 		if _, more, err = f.serveAll(now); err != nil {

@@ -23,8 +23,12 @@ const (
 // delivered. The file stays ready if there may be more. An error is one of the
 // output; errors of the file are said, and the file is tried again later.
 func (f *Follower) serve(x *file, now time.Time) (delivered int64, err error) {
+	if f.heldAsCopy(x, now, f.ending) {
+		x.ready, x.behind = false, false
+		return 0, nil
+	}
 	for delivered < turn {
-		n, again, err := f.step(x)
+		n, again, err := f.step(x, now)
 		delivered += n
 		if n > 0 {
 			x.grew = now
@@ -36,13 +40,16 @@ func (f *Follower) serve(x *file, now time.Time) (delivered int64, err error) {
 			x.ready, x.behind = false, false
 			break
 		}
+		if x.before != nil && x.before.behind {
+			break // a truncation came to light, and a copy that goes first
+		}
 	}
 	return delivered, nil
 }
 
 // step delivers one block of whole lines, or one line that is longer. again says
 // that there may be more.
-func (f *Follower) step(x *file) (delivered int64, again bool, err error) {
+func (f *Follower) step(x *file, now time.Time) (delivered int64, again bool, err error) {
 	// The anchor and the new bytes come with one read, so that no truncation can
 	// come between them unseen.
 	back := len(x.Anchor)
@@ -52,8 +59,8 @@ func (f *Follower) step(x *file) (delivered int64, again bool, err error) {
 		f.readFailed(x, err)
 		return 0, false, nil
 	}
-	if n < back || !bytes.Equal(buf[:back], x.Anchor) {
-		return 0, f.truncated(x), nil
+	if n < back || !bytes.Equal(buf[:back], x.Anchor) || x.Offset == 0 && !bytes.HasPrefix(buf[:n], x.Head) {
+		return 0, f.truncated(x, now), nil
 	}
 	data := buf[back:n]
 	atEnd := n < len(buf)
@@ -202,17 +209,31 @@ func (f *Follower) readFailed(x *file, err error) {
 
 // truncated decides where a file goes on whose anchor is not where it was. It
 // returns whether there may be something to read.
-func (f *Follower) truncated(x *file) bool {
+func (f *Follower) truncated(x *file, now time.Time) bool {
 	st, err := x.stat()
 	if err != nil {
 		f.readFailed(x, err)
 		return false
 	}
 	name := fmt.Sprintf("%s:%s", x.Container, x.Path)
-	headSame := len(x.Head) > 0 && x.holds(x.Head, 0)
+	if x.Flags&checkpoint.Copy != 0 {
+		// Overwritten, perhaps by the next copy: judged anew.
+		x.Flags &^= checkpoint.Copy
+		x.own = false
+		x.Path = x.node.Path
+		x.restart()
+		f.keep(x)
+		return false
+	}
+	if !(st.Size < x.Offset && st.Size >= checkpoint.Window && x.holds(x.Head, 0)) {
+		f.recoverFromCopy(x, now)
+		f.settleCopies(x)
+	}
 	switch {
-	case st.Size < x.Offset && st.Size >= int64(len(x.Head)) && headSame && st.Size > 0:
-		// Shrunk in place: what is left was delivered.
+	case st.Size < x.Offset && st.Size >= checkpoint.Window && x.holds(x.Head, 0):
+		// Shrunk in place: what is left was delivered. (With less than a whole head
+		// left it may as well be a new beginning, and is taken for one: lines may come
+		// twice then, but none is missing.)
 		f.say.Say("%s was cut from %s to %s; going on at its new end", name, emit.Size(x.Offset), emit.Size(st.Size))
 		head := bytes.Clone(x.Head)
 		x.restart()

@@ -36,8 +36,8 @@ func (f *Follower) order() {
 			continue
 		}
 		slices.SortStableFunc(g, func(a, b *file) int {
-			if a.named != b.named {
-				if b.named {
+			if a.current() != b.current() {
+				if b.current() {
 					return -1
 				}
 				return 1
@@ -50,6 +50,10 @@ func (f *Follower) order() {
 		}
 	}
 }
+
+// current says whether a file has its name now, rather than being an earlier generation
+// or a copy of one.
+func (x *file) current() bool { return x.named && x.Flags&checkpoint.Copy == 0 }
 
 // findRotated looks, after a restart, for files of the checkpoint that have lost
 // their name meanwhile: in the watched directories, by identity.
@@ -185,6 +189,7 @@ func (f *Follower) unread(x *file, size int64) bool {
 // finish ends the following of a file. exists says that it still has a name, so
 // that it may be met again.
 func (f *Follower) finish(x *file, exists bool) {
+	f.settleCopies(x)
 	f.close(x)
 	if !exists {
 		f.closed = slices.DeleteFunc(f.closed, func(c *file) bool { return c == x })

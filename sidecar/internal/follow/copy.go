@@ -1,0 +1,210 @@
+package follow
+
+import (
+	"bytes"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
+	"github.com/log-bridge/log-bridge/sidecar/internal/tree"
+	"golang.org/x/sys/unix"
+)
+
+// A rotation by copytruncate copies a file and then truncates it. What was not
+// delivered before the truncation is in the copy alone, and what was delivered must
+// not come again where the copy has a name that a source matches. Copies are
+// known by their content, so that no rotation need be configured:
+//
+//   - A new file whose name extends that of a followed one, and whose bytes are the
+//     first bytes of that file, is held: nothing of it is delivered until it
+//     differs (then it is a log of its own) or its original is truncated.
+//   - When a file is truncated, a file with the same head and the same anchor at the
+//     same offset is the copy: it is delivered from there on.
+
+// likeness says how much a name looks like that of a copy.
+type likeness int
+
+const (
+	unlike likeness = iota
+	// perhaps is app-2.log for app.log: a copy, or a log beside it.
+	perhaps
+	// likely is app.log.1 or app.log-20260102 for app.log.
+	likely
+)
+
+// heldFor is how long a file that is only perhaps a copy is held.
+const heldFor = 2 * time.Second
+
+// looksLikeCopyOf compares the names of a file and of its possible original.
+func looksLikeCopyOf(name, original string) likeness {
+	name, original = path.Base(name), path.Base(original)
+	if rest, ok := strings.CutPrefix(name, original); ok && rest != "" {
+		if rest[0] == '.' || rest[0] == '-' || rest[0] == '_' {
+			return likely
+		}
+		return unlike
+	}
+	ext := path.Ext(original)
+	stem := strings.TrimSuffix(original, ext)
+	if len(name) > len(original) && stem != "" && strings.HasPrefix(name, stem) && strings.HasSuffix(name, ext) {
+		return perhaps
+	}
+	return unlike
+}
+
+// heldAsCopy decides whether a file of which nothing is delivered is held. ending says
+// that this is the last look at it.
+func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
+	if x.Offset > 0 || x.Flags&checkpoint.Copy != 0 || x.own {
+		return false
+	}
+	st, err := x.stat()
+	if err != nil || st.Size == 0 {
+		x.original = nil
+		return false
+	}
+	for _, k := range f.open {
+		like := unlike
+		if k != x && k.named && k.Container == x.Container {
+			like = looksLikeCopyOf(x.node.Real, k.node.Real)
+		}
+		if like == unlike || !x.headOf(k, st.Size) {
+			continue
+		}
+		if !k.intact() {
+			// Truncated, and not yet noticed: that comes first, since it looks for
+			// the copy. When it is done x is judged again.
+			k.ready = true
+			return true
+		}
+		if !x.endsWithin(k, st.Size) {
+			continue
+		}
+		if x.original == nil {
+			x.held = now
+		}
+		switch {
+		case like == perhaps && (ending || now.Sub(x.held) >= heldFor):
+			continue
+		case ending && st.Size < checkpoint.Window:
+			// A few bytes may well be the same in two logs.
+			continue
+		}
+		x.original = k
+		return true
+	}
+	if x.original != nil && !x.original.named && x.original.fd >= 0 && !ending {
+		// The original went away, intact and with all of its bytes.
+		return true
+	}
+	x.original, x.own = nil, true
+	return false
+}
+
+// intact says whether what was delivered of a file is still in it, going by its head and
+// anchor.
+func (x *file) intact() bool {
+	return x.holds(x.Head, 0) && x.holds(x.Anchor, x.Offset-int64(len(x.Anchor)))
+}
+
+// headOf says whether x, of size bytes, begins as k began.
+func (x *file) headOf(k *file, size int64) bool {
+	head := k.Head[:min(int64(len(k.Head)), size)]
+	return len(head) > 0 && x.holds(head, 0)
+}
+
+// endsWithin says whether the last of the size bytes of x are at the same place in k.
+func (x *file) endsWithin(k *file, size int64) bool {
+	var a, b [checkpoint.Window]byte
+	at := max(0, size-checkpoint.Window)
+	n, err := x.pread(a[:min(size, checkpoint.Window)], at)
+	if err != nil {
+		return false
+	}
+	m, err := k.pread(b[:n], at)
+	return err == nil && bytes.Equal(a[:n], b[:m])
+}
+
+// recoverFromCopy looks, when x was truncated, for the copy that was made of it, and lets
+// what is not delivered of the old x be delivered from there first.
+func (f *Follower) recoverFromCopy(x *file, now time.Time) {
+	if len(x.Head) == 0 {
+		return // nothing was ever seen in it
+	}
+	dir := path.Dir(x.node.Real)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		n, err := tree.At(dir + "/" + e.Name())
+		if err != nil {
+			continue
+		}
+		c := f.inode[inode{n.Dev, n.Ino}]
+		if c == x || c != nil && (c.Offset > 0 || c.own) {
+			continue
+		}
+		if c == nil {
+			fd, err := n.Open()
+			if err != nil {
+				continue
+			}
+			probe := &file{fd: fd}
+			if !probe.isCopyOf(x) {
+				unix.Close(fd)
+				continue
+			}
+			n.Path = x.Path
+			if c, err = f.take(x.src, n, fd); c == nil || err != nil {
+				unix.Close(fd)
+				continue
+			}
+		} else if !c.isCopyOf(x) {
+			continue
+		}
+		c.Flags |= checkpoint.Copy | x.Flags&checkpoint.Stderr
+		c.Path, c.Offset, c.scan = x.Path, x.Offset, x.Offset
+		c.Head, c.Anchor = append(c.Head[:0], x.Head...), append(c.Anchor[:0], x.Anchor...)
+		c.original, c.ready, c.behind, c.grew = nil, true, true, now
+		f.keep(c)
+		f.order()
+		return
+	}
+}
+
+// isCopyOf says whether c has the content that x had before it was truncated, up to
+// the offset at least.
+func (c *file) isCopyOf(x *file) bool {
+	st, err := c.stat()
+	return err == nil && st.Size >= x.Offset && c.holds(x.Head, 0) && c.holds(x.Anchor, x.Offset-int64(len(x.Anchor)))
+}
+
+// settleCopies ends the holding of files whose original was truncated or is finished: what
+// is not the copy that was recovered from is a copy of what was delivered.
+func (f *Follower) settleCopies(original *file) {
+	for _, c := range f.open {
+		if c.Offset == 0 && !c.own {
+			c.ready = true // judged anew
+		}
+		if c.original != original || c.Flags&checkpoint.Copy != 0 {
+			continue
+		}
+		st, err := c.stat()
+		if err != nil {
+			continue
+		}
+		c.original = nil
+		c.Flags |= checkpoint.Copy
+		c.Offset, c.scan = st.Size, st.Size
+		if err := f.startsHere(c); err != nil {
+			f.readFailed(c, err)
+		}
+		f.keep(c)
+	}
+}
