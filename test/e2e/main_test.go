@@ -28,7 +28,7 @@ const patience = 3 * time.Minute
 var images = []struct{ tag, file, context string }{
 	{"ghcr.io/log-bridge/log-bridge:test", "Dockerfile.sidecar", "."},
 	{"ghcr.io/log-bridge/log-bridge-webhook:test", "Dockerfile.webhook", "."},
-	{"python-app-log:1.0", "examples/python-app-log/Dockerfile", "examples/python-app-log"},
+	{"ghcr.io/log-bridge/python-app-log:1.0", "examples/python-app-log/Dockerfile", "examples/python-app-log"},
 	{"log-bridge.test/rotator:1", "test/e2e/testdata/rotator/Dockerfile", "test/e2e/testdata/rotator"},
 }
 

@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# demo.sh up|down: the story on a real Kubernetes, step by step on the terminal.
+#
+# Without more it starts a cluster of its own (test/cluster, as root on Debian) and builds the
+# images. With USE_KUBECONFIG=1 it uses the cluster that KUBECONFIG names, and the published
+# images.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+cluster=${CLUSTER:-bin/cluster}
+namespace=log-bridge-demo
+
+bold=$(tput bold 2>/dev/null || true)
+normal=$(tput sgr0 2>/dev/null || true)
+title() { printf '\n%s== %s%s\n' "$bold" "$*" "$normal"; }
+show() { printf '\n%s$ %s%s\n' "$bold" "$*" "$normal"; "$@"; }
+
+# step SENTENCE COMMAND…: say what is done, do it, say how long that took.
+step() {
+	local sentence=$1 begun=$SECONDS out
+	shift
+	printf '%s …\n' "$sentence"
+	if ! out=$("$@" 2>&1); then
+		printf '%s\n\nThat failed. What it printed is above.\n' "$out" >&2
+		return 1
+	fi
+	printf '  done in %d s\n' $((SECONDS - begun))
+}
+
+build_and_load() {
+	local tars=dist/demo
+	mkdir -p "$tars"
+	step "Building the sidecar's image from Dockerfile.sidecar" \
+		"$cluster" build --file Dockerfile.sidecar --tag ghcr.io/log-bridge/log-bridge:demo --output $tars/log-bridge.tar .
+	step "Building the webhook's image from Dockerfile.webhook" \
+		"$cluster" build --file Dockerfile.webhook --tag ghcr.io/log-bridge/log-bridge-webhook:demo --output $tars/log-bridge-webhook.tar .
+	step "Building the example's image from examples/python-app-log/Dockerfile" \
+		"$cluster" build --file examples/python-app-log/Dockerfile --tag ghcr.io/log-bridge/python-app-log:1.0 --output $tars/python-app-log.tar examples/python-app-log
+	step "Giving the images to the cluster" \
+		"$cluster" load --name demo $tars/log-bridge.tar $tars/log-bridge-webhook.tar $tars/python-app-log.tar
+}
+
+# lines waits until the example has logged a few lines.
+lines() {
+	for _ in $(seq 60); do
+		if [ "$("$kubectl" logs -n $namespace deploy/python-app-log -c log-bridge 2>/dev/null | grep -c 'Request successful')" -ge 3 ]; then
+			return 0
+		fi
+		sleep 1
+	done
+	echo "no lines came within a minute; this is what the cluster says:"
+	"$kubectl" describe pods -n $namespace
+	return 1
+}
+
+up() {
+	local helm_values=()
+	if [ "${USE_KUBECONFIG:-}" = 1 ]; then
+		title "The cluster of $("${kubectl:=kubectl}" config current-context)"
+		for program in kubectl helm; do
+			command -v $program >/dev/null || { echo "USE_KUBECONFIG=1 needs $program on the PATH" >&2; exit 1; }
+		done
+		helm=helm
+	else
+		if [ -n "${KUBECONFIG:-}" ]; then
+			printf 'KUBECONFIG is set. To show this on that cluster, with the published images: make demo USE_KUBECONFIG=1\nGoing on with a cluster of its own.\n'
+		fi
+		if [ "$(id -u)" != 0 ]; then
+			echo "The demo starts a Kubernetes on this machine, which needs root. Run: sudo make demo" >&2
+			exit 1
+		fi
+		title "A real Kubernetes on this machine"
+		KUBECONFIG=$("$cluster" up --name demo)
+		export KUBECONFIG
+		kubectl=$("$cluster" tool kubectl)
+		helm=$("$cluster" tool helm)
+		title "The images"
+		build_and_load
+		helm_values=(--set image.tag=demo --set webhook.image.tag=demo)
+	fi
+
+	title "The chart"
+	step "Installing charts/log-bridge with Helm" \
+		"$helm" upgrade --install log-bridge charts/log-bridge --namespace log-bridge --create-namespace --wait --timeout 5m "${helm_values[@]}"
+
+	title "The application: it logs to a file, and one annotation asks for the bridge"
+	show cat examples/python-app-log/deployment.yaml
+	"$kubectl" get namespace $namespace >/dev/null 2>&1 || "$kubectl" create namespace $namespace >/dev/null
+	show "$kubectl" apply -n $namespace -f examples/python-app-log/deployment.yaml
+	step "Waiting for the pod" "$kubectl" rollout status -n $namespace deployment/python-app-log --timeout=300s
+
+	title "The program is still there, beside its log"
+	show "$kubectl" exec -n $namespace deploy/python-app-log -c app -- ls -l /app
+
+	title "And its log lines are where everybody looks for them"
+	step "Waiting for the first lines" lines
+	show "$kubectl" logs -n $namespace deploy/python-app-log -c log-bridge --tail=10
+
+	title "To look further"
+	cat <<-END
+	${USE_KUBECONFIG:+#}export KUBECONFIG=${KUBECONFIG:-}
+	$kubectl logs -f -n $namespace deploy/python-app-log -c log-bridge
+	$kubectl get pod -n $namespace -o yaml          # what was added
+	$kubectl logs -n log-bridge deploy/log-bridge   # the webhook's decisions
+	make demo-down${USE_KUBECONFIG:+ USE_KUBECONFIG=1}                                  # remove everything again
+	END
+}
+
+down() {
+	if [ "${USE_KUBECONFIG:-}" = 1 ]; then
+		kubectl delete namespace $namespace --ignore-not-found
+		helm uninstall log-bridge --namespace log-bridge --ignore-not-found --wait
+		kubectl delete namespace log-bridge --ignore-not-found
+		return
+	fi
+	"$cluster" down --name demo
+	rm -rf dist/demo
+}
+
+case "${1:-}" in
+up) up ;;
+down) down ;;
+*)
+	echo "usage: demo.sh up|down" >&2
+	exit 2
+	;;
+esac
