@@ -86,6 +86,10 @@ func (n node) run(ctx context.Context, tell func(report)) error {
 	if err := n.mount(); err != nil {
 		return err
 	}
+	// What ps and pidof call this process; it was executed as /proc/self/exe.
+	if err := os.WriteFile("/proc/self/comm", []byte("cluster-node"), 0); err != nil {
+		return err
+	}
 	if err := syscall.Sethostname([]byte(n.Name)); err != nil {
 		return fmt.Errorf("set the host name: %w", err)
 	}
