@@ -48,7 +48,7 @@ func (f *Follower) look(now time.Time) {
 				f.lostName(x, now)
 			}
 		}
-		if f.closed != nil && !f.looked {
+		if lost := f.lostParked(); lost || f.closed != nil && !f.looked {
 			f.findRotated(dirs, now)
 		}
 		for path, x := range holder {
@@ -81,6 +81,10 @@ func (f *Follower) found(src *source, n tree.Node, holder map[string]*file, now 
 		f.name(x, src, n)
 		return
 	}
+	if f.stillParked(n) {
+		return
+	}
+	f.makeRoom()
 	fd, err := n.Open()
 	if err != nil {
 		f.sayFound(src, err)
@@ -170,11 +174,9 @@ func (f *Follower) take(src *source, n tree.Node, fd int) (*file, error) {
 			x.Head = bytes.TrimRight(x.Head[:m], "\x00")
 		}
 	}
-	x.Ident, x.fd, x.src, x.node = id, fd, src, n
+	x.Ident, x.src, x.node = id, src, n
 	x.Container, x.Path = src.Container, n.Path
-	x.scan, x.ready = x.Offset, true
-	f.open = append(f.open, x)
-	f.inode[inode{n.Dev, n.Ino}] = x
+	f.opened(x, fd, inode{n.Dev, n.Ino})
 	f.keep(x)
 	return x, nil
 }

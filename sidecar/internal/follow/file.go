@@ -39,6 +39,10 @@ type file struct {
 	held     time.Time
 	own      bool
 
+	reclaimed  int64 // up to here the blocks are freed
+	keepBlocks bool  // freeing them is not possible
+	changed    int64 // the change time when it was parked
+
 	grew time.Time // when it last had something to deliver, or lost its name
 }
 
@@ -66,7 +70,7 @@ func (x *file) advance(data []byte) {
 
 // restart forgets what was delivered: the file is another from its first byte on.
 func (x *file) restart() {
-	x.Offset, x.scan = 0, 0
+	x.Offset, x.scan, x.reclaimed = 0, 0, 0
 	x.Head, x.Anchor = x.Head[:0], x.Anchor[:0]
 	x.Flags &^= checkpoint.Cut
 }

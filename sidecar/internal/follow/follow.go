@@ -78,6 +78,7 @@ type Stats struct {
 	Bytes       int64 // delivered
 	Truncations int64
 	Rotations   int64
+	Reclaimed   int64 // bytes whose blocks were freed
 }
 
 // Follower follows the files of a configuration. Use it from one goroutine.
@@ -96,7 +97,9 @@ type Follower struct {
 	turns  []*file          // open at the beginning of a round of turns
 	inode  map[inode]*file  // the same, by number
 	real   map[string]*file // the same, by where they were last found
-	closed []*file          // finished, or from the checkpoint and not yet found
+	closed []*file          // finished, parked, or from the checkpoint and not yet found
+	parked map[inode]*file  // of the closed, those that may be opened again
+	limit  int              // on len(open)
 	first  bool             // no look before this one, in this process or an earlier one
 	looked bool             // a look has been made in this process
 	ending bool             // draining
@@ -122,6 +125,7 @@ func New(o Options) *Follower {
 		cfg: o.Config, store: o.Store, stdout: o.Stdout, stderr: o.Stderr, say: o.Say, watcher: o.Watcher,
 		buf:   make([]byte, checkpoint.Window+blockSize),
 		inode: map[inode]*file{}, real: map[string]*file{}, watched: map[string]bool{},
+		parked: map[inode]*file{}, limit: openLimit(),
 		first: o.Store.First(), stale: true, poll: pollMin,
 	}
 	trees := map[string]*tree.Tree{}
@@ -151,6 +155,9 @@ func (f *Follower) Changed(path string, other bool) {
 		f.stale = true
 	}
 	if x := f.real[path]; x != nil {
+		if x.fd < 0 {
+			f.unpark(x)
+		}
 		x.ready = true
 		return
 	}

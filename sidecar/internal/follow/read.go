@@ -36,6 +36,7 @@ func (f *Follower) serve(x *file, now time.Time) (delivered int64, err error) {
 		if err != nil {
 			return delivered, err
 		}
+		f.reclaim(x, now)
 		if !again {
 			x.ready, x.behind = false, false
 			break

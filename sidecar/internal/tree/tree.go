@@ -60,6 +60,9 @@ type Node struct {
 	Mode uint32
 	Dev  uint64
 	Ino  uint64
+	// Size is in bytes; Changed is the change time (st_ctim) in ns since 1970.
+	Size    int64
+	Changed int64
 	// base is the directory that Real is opened beneath.
 	base string
 }
@@ -130,7 +133,7 @@ func (t *Tree) lstat(p string) (Node, error) {
 			}
 			continue
 		}
-		return Node{Path: p, Real: real, Mode: st.Mode, Dev: uint64(st.Dev), Ino: st.Ino, base: v.dir}, nil //nolint:unconvert // Dev is 32 bits wide on some architectures
+		return node(p, real, v.dir, &st), nil
 	}
 	return Node{}, &os.PathError{Op: "stat", Path: p, Err: err}
 }
@@ -274,5 +277,9 @@ func At(real string) (Node, error) {
 	if err := ignoringEINTR(func() error { return unix.Lstat(real, &st) }); err != nil {
 		return Node{}, &os.PathError{Op: "stat", Path: real, Err: err}
 	}
-	return Node{Path: real, Real: real, Mode: st.Mode, Dev: uint64(st.Dev), Ino: st.Ino, base: path.Dir(real)}, nil //nolint:unconvert // Dev is 32 bits wide on some architectures
+	return node(real, real, path.Dir(real), &st), nil
+}
+
+func node(p, real, base string, st *unix.Stat_t) Node {
+	return Node{Path: p, Real: real, Mode: st.Mode, Dev: uint64(st.Dev), Ino: st.Ino, Size: st.Size, Changed: st.Ctim.Nano(), base: base} //nolint:unconvert // Dev is 32 bits wide on some architectures
 }

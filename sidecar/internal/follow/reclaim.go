@@ -1,0 +1,82 @@
+package follow
+
+import (
+	"path/filepath"
+	"time"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// reclaimStep is the least that is freed at once, in bytes.
+	reclaimStep = 8 << 20
+	// reclaimKeep is what stays before the offset, in bytes: the anchor, and some
+	// lines for who looks into the file.
+	reclaimKeep = 64 << 10
+	// reclaimHead is what stays at the beginning of the file, in bytes: the head that
+	// tells the file from others is in it.
+	reclaimHead = 4 << 10
+	// reclaimAlign is what the end of the freed range is rounded down to, in bytes: a
+	// large page, so that file systems free whole blocks.
+	reclaimAlign = 64 << 10
+)
+
+// reclaim frees the disk blocks of delivered bytes of a file of the shared emptyDir. The
+// file keeps its size, and everybody's offsets in it stay as they are; what was freed
+// reads as NULs. Nothing is freed that a restart would need: the checkpoint is synced
+// first. The bytes that are still in the pipe are copies and do not change.
+func (f *Follower) reclaim(x *file, now time.Time) {
+	end := (x.Offset - reclaimKeep) / reclaimAlign * reclaimAlign
+	if !f.cfg.Reclaim || x.keepBlocks || end-max(x.reclaimed, reclaimHead) < reclaimStep {
+		return
+	}
+	name := x.Container + ":" + x.Path
+	root, err := filepath.Abs(filepath.Join(f.cfg.Roots[0], x.Container))
+	if err == nil {
+		var real string
+		if real, err = filepath.Abs(x.node.Real); err == nil && !contract.Covers(root, real) {
+			x.keepBlocks = true
+			f.say.Once("reclaim "+name, "%s: %s%s frees nothing there: the file is on a volume of its own, not on log-bridge's", name, contract.Prefix, contract.KeyReclaim)
+			return
+		}
+	}
+	if err == nil {
+		err = f.store.Sync()
+	}
+	if err != nil {
+		f.say.Once("sync", "%v", err)
+		return
+	}
+	f.lastSync, f.dirty = now, false
+	if err := x.punch(reclaimHead, end); err != nil {
+		x.keepBlocks = true
+		f.say.Once("reclaim "+name, "%s: %s%s frees nothing: %v", name, contract.Prefix, contract.KeyReclaim, err)
+		return
+	}
+	f.stats.Reclaimed += end - max(x.reclaimed, reclaimHead)
+	x.reclaimed = end
+}
+
+// punch frees the blocks of [from, to). It opens the file anew, for writing, and checks
+// that it is still the same.
+func (x *file) punch(from, to int64) error {
+	fd, err := x.node.OpenToPunch()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	id, err := ident(fd)
+	if err != nil {
+		return err
+	}
+	if !id.Same(x.Ident) {
+		return nil // renamed since it was last looked for; the next look finds it
+	}
+	for {
+		err = unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, from, to-from)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
