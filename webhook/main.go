@@ -29,6 +29,8 @@ Usage:
   log-bridge-webhook version
 
 Each command tells its flags with --help. FILE may be - for standard input.
+Exit codes: 0 all well; 1 a pod would be refused, a sentence says why; 2 wrong
+usage, a manifest that cannot be read, or another failure.
 `
 
 // Exit codes, part of the interface.
@@ -57,7 +59,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	var err error
 	switch command {
 	case "serve":
-		err = serve(ctx, args, stderr)
+		err = serve(ctx, args, stdout, stderr)
+	case "inject":
+		err = injectCommand(args, stdin, stdout, stderr)
+	case "check":
+		err = checkCommand(args, stdin, stdout)
 	case "version":
 		_, err = fmt.Fprintln(stdout, version)
 	case "help", "-h", "-help", "--help":

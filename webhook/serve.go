@@ -53,22 +53,28 @@ func serveFlags(o *options) *flag.FlagSet {
 	fs.StringVar(&o.service, "service", "log-bridge-webhook", "`NAME` of the Service, for self-made certificates")
 	fs.StringVar(&o.namespace, "namespace", "log-bridge", "`NAMESPACE` of the Secret and the Service")
 
-	fs.StringVar(&o.inject.Image, "image", image(), "the sidecar's `IMAGE`")
+	injectFlags(fs, &o.inject)
+	return fs
+}
+
+// injectFlags are those of all commands that decide about pods.
+func injectFlags(fs *flag.FlagSet, c *inject.Config) {
+	fs.StringVar(&c.Image, "image", image(), "the sidecar's `IMAGE`")
 	fs.Func("image-pull-policy", "`Always`, IfNotPresent or Never, for the sidecar's image (default: Kubernetes' own)", func(s string) error {
 		switch p := corev1.PullPolicy(s); p {
 		case "", corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
-			o.inject.PullPolicy = p
+			c.PullPolicy = p
 			return nil
 		}
 		return errors.New("write Always, IfNotPresent or Never")
 	})
-	o.inject.Version = version
-	o.inject.Resources = inject.DefaultResources()
-	quantity(fs, &o.inject.Resources.CPURequest, "cpu-request", "the sidecar's cpu request where no annotation says otherwise")
-	quantity(fs, &o.inject.Resources.CPULimit, "cpu-limit", "the sidecar's cpu limit")
-	quantity(fs, &o.inject.Resources.MemoryRequest, "memory-request", "the sidecar's memory request")
-	quantity(fs, &o.inject.Resources.MemoryLimit, "memory-limit", "the sidecar's memory limit")
-	return fs
+	c.Version = version
+	c.Resources = inject.DefaultResources()
+	quantity(fs, &c.Resources.CPURequest, "cpu-request", "the sidecar's cpu request where no annotation says otherwise")
+	quantity(fs, &c.Resources.CPULimit, "cpu-limit", "the sidecar's cpu limit")
+	quantity(fs, &c.Resources.MemoryRequest, "memory-request", "the sidecar's memory request")
+	quantity(fs, &c.Resources.MemoryLimit, "memory-limit", "the sidecar's memory limit")
+	quantity(fs, &c.SeedLimit, "seed-limit", "the most bytes that are copied from an image into a log directory; none leaves it to the sidecar's program")
 }
 
 // quantity is a flag of a Kubernetes quantity; empty is none.
@@ -77,7 +83,7 @@ func quantity(fs *flag.FlagSet, to *resource.Quantity, name, text string) {
 	if !to.IsZero() {
 		usual = to.String()
 	}
-	fs.Func(name, text+", a `QUANTITY` or empty for none (default "+usual+")", func(s string) error {
+	fs.Func(name, text+" (`QUANTITY`, default "+usual+")", func(s string) error {
 		if s == "" {
 			*to = resource.Quantity{}
 			return nil
@@ -101,9 +107,9 @@ type certificates interface {
 // serve answers the API server until ctx is done, and for a while longer: endpoints
 // are taken out of service some seconds after a pod is told to end, and requests
 // arrive until then.
-func serve(ctx context.Context, args []string, stderr io.Writer) error {
+func serve(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var o options
-	if err := parse(serveFlags(&o), args, stderr); err != nil {
+	if err := parse(serveFlags(&o), args, stdout); err != nil {
 		return err
 	}
 	log := slog.New(slog.NewJSONHandler(stderr, nil))

@@ -115,7 +115,7 @@ func (h handler) Handle(_ context.Context, req admission.Request) admission.Resp
 func (h handler) done(req admission.Request, start time.Time, result, reason string, response admission.Response, more ...any) admission.Response {
 	h.count.WithLabelValues(result, reason).Inc()
 	attrs := append([]any{"namespace", req.Namespace, "name", req.Name, "uid", string(req.UID), "result", result, "reason", reason,
-		"dryRun", req.DryRun != nil && *req.DryRun, "duration", time.Since(start)}, more...)
+		"dryRun", req.DryRun != nil && *req.DryRun, "duration", time.Since(start).String()}, more...)
 	if response.Result != nil && response.Result.Message != "" {
 		attrs = append(attrs, "message", response.Result.Message)
 	}

@@ -34,6 +34,9 @@ type Config struct {
 	PullPolicy corev1.PullPolicy
 	// Resources of the sidecar where no annotation says otherwise.
 	Resources Resources
+	// SeedLimit is how many bytes a seeding container copies at most; zero is the
+	// sidecar program's own limit.
+	SeedLimit resource.Quantity
 }
 
 // Resources are quantities of one container; zero is none.
@@ -85,6 +88,25 @@ type Share struct {
 	Seeded bool `json:"seeded,omitempty"`
 	// Stderr: the lines go to the sidecar's stderr.
 	Stderr bool `json:"stderr,omitempty"`
+}
+
+// Explain says in a sentence what the way means for the application.
+func (s Share) Explain() string {
+	switch s.Way {
+	case ByVolume:
+		text := "volume " + s.Volume + " covers it; the sidecar mounts the volume too, read-only"
+		if s.FromEnd {
+			text += ", and skips what is older than the pod"
+		}
+		return text
+	case ByDirectory:
+		text := s.Directory + " becomes a folder of the pod's own volume"
+		if s.Seeded {
+			text += ", filled first with what the image has there"
+		}
+		return text
+	}
+	return "the one file is mounted from the pod's own volume and its directory stays as it is; appending and truncating work, renaming and deleting fail (EBUSY)"
 }
 
 // Reason is why a pod was left alone; empty where it was not.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -197,6 +198,9 @@ func (p *planner) seeders() []corev1.Container {
 		s := a.source
 		bin := path.Join(contract.Root, contract.BinDir)
 		command := []string{path.Join(bin, contract.BinName), "seed"}
+		if limit := p.config.SeedLimit; !limit.IsZero() {
+			command = append(command, "--limit="+strconv.FormatInt(limit.Value(), 10))
+		}
 		for _, dir := range a.seeded {
 			command = append(command, escape(dir), escape(path.Join(contract.Root, s.Name)+dir))
 		}

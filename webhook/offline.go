@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/inject"
+	"github.com/log-bridge/log-bridge/webhook/internal/manifest"
+)
+
+// looked is a pod of a manifest and what is to be done with it.
+type looked struct {
+	*manifest.Pod
+	inject.Result
+}
+
+// look reads a manifest and decides for each of its pods, as serve would.
+func look(command string, args []string, stdin io.Reader, help io.Writer, more func(*flag.FlagSet)) (*manifest.Stream, []looked, string, error) {
+	fs := flag.NewFlagSet(command, flag.ContinueOnError)
+	file := fs.String("f", "", "`FILE` with the manifest, YAML or JSON; - is standard input")
+	var c inject.Config
+	injectFlags(fs, &c)
+	if more != nil {
+		more(fs)
+	}
+	if err := parse(fs, args, help); err != nil {
+		return nil, nil, "", err
+	}
+	name := *file
+	var text []byte
+	var err error
+	switch name {
+	case "":
+		return nil, nil, "", fmt.Errorf("%s: no manifest; write -f FILE, or -f - for standard input", command)
+	case "-":
+		name = "standard input"
+		text, err = io.ReadAll(stdin)
+	default:
+		text, err = os.ReadFile(name)
+	}
+	if err != nil {
+		return nil, nil, "", fmt.Errorf("%s: %w", command, err)
+	}
+	stream := manifest.Read(text)
+	pods, err := stream.Pods()
+	if err != nil {
+		return nil, nil, "", fmt.Errorf("%s: %s: %w", command, name, err)
+	}
+	var all []looked
+	for _, p := range pods {
+		r := inject.Pod(p.Pod, c)
+		r.Findings = append(misplaced(p), r.Findings...)
+		all = append(all, looked{Pod: p, Result: r})
+	}
+	return stream, all, name, nil
+}
+
+// misplaced finds our annotations on a workload itself. Kubernetes does not hand them on
+// to its pods.
+func misplaced(p *manifest.Pod) []inject.Finding {
+	var all []inject.Finding
+	for _, key := range slices.Sorted(maps.Keys(p.Outer)) {
+		if strings.HasPrefix(key, contract.Prefix) {
+			all = append(all, inject.Finding{Code: inject.LB0601, Text: key + " is on the workload itself and does nothing there; move it to the annotations of the pod template"})
+		}
+	}
+	return all
+}
+
+// injectCommand writes the manifest as it would be after admission. If anything in it
+// is refused, it writes nothing: half a manifest is of no use.
+func injectCommand(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	stream, pods, name, err := look("inject", args, stdin, stdout, nil)
+	if err != nil {
+		return err
+	}
+	refused := false
+	for _, p := range pods {
+		for _, f := range p.Findings {
+			if f.Severity() != inject.Note {
+				fmt.Fprintf(stderr, "log-bridge-webhook: %s: %s: %s: %s\n", name, p.Object, f.Severity(), f)
+			}
+		}
+		if len(p.Mistakes()) > 0 {
+			refused = true
+			continue
+		}
+		if err := p.Apply(p.Operations); err != nil {
+			return fmt.Errorf("inject: %s: %w", name, err)
+		}
+	}
+	if refused {
+		return errMistakes
+	}
+	text, err := stream.Bytes()
+	if err != nil {
+		return fmt.Errorf("inject: %s: %w", name, err)
+	}
+	_, err = stdout.Write(text)
+	return err
+}
+
+// checkCommand explains what would be done, and finds mistakes.
+func checkCommand(args []string, stdin io.Reader, stdout io.Writer) error {
+	list := false
+	_, pods, name, err := look("check", args, stdin, stdout, func(fs *flag.FlagSet) {
+		fs.BoolFunc("list", "print the table of findings, in Markdown, and end", func(string) error {
+			list = true
+			return errList
+		})
+	})
+	out := bufio.NewWriter(stdout)
+	if list {
+		listFindings(out)
+		return out.Flush()
+	}
+	if err != nil {
+		return err
+	}
+	injected, mistaken := 0, 0
+	for _, p := range pods {
+		if p.LeftAlone == inject.NotAsked && len(p.Findings) == 0 {
+			continue
+		}
+		fmt.Fprintf(out, "%s: %s: ", name, p.Object)
+		switch {
+		case len(p.Mistakes()) > 0:
+			mistaken++
+			fmt.Fprintln(out, "has mistakes")
+		case p.LeftAlone != "":
+			fmt.Fprintf(out, "is left alone (%s)\n", p.LeftAlone)
+		default:
+			injected++
+			fmt.Fprintln(out, "gets the sidecar")
+			for _, s := range p.Shares {
+				fmt.Fprintf(out, "  %s\n    %s: %s\n", s.Entry, s.Way, s.Explain())
+			}
+		}
+		for _, f := range p.Findings {
+			fmt.Fprintf(out, "  %s %s: %s\n", f.Severity(), f.Code, f.Text)
+		}
+	}
+	fmt.Fprintf(out, "%d with the sidecar, %d with mistakes, %d others\n", injected, mistaken, len(pods)-injected-mistaken)
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	if mistaken > 0 {
+		return errMistakes
+	}
+	return nil
+}
+
+// errList ends the reading of flags.
+var errList = errors.New("list")
+
+// listFindings writes the reference of findings.
+func listFindings(w io.Writer) {
+	fmt.Fprint(w, "| number | severity | what is the matter | remedy |\n|---|---|---|---|\n")
+	for _, row := range inject.Codes {
+		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", row.Code, row.Severity, row.Title, row.Remedy)
+	}
+}
