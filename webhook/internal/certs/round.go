@@ -1,0 +1,187 @@
+package certs
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// Keys of the Secret's data: PEM, newest first.
+const (
+	certsKey = "ca.crt"
+	keysKey  = "ca.key"
+)
+
+// How many authorities are kept. A year makes one; more come only from clocks
+// that disagree and from replicas that start while the Secret is missing.
+const (
+	keptInSecret = 4
+	keptInBundle = 8
+)
+
+// fieldOwner is our name in the managed fields of the two objects.
+const fieldOwner = client.FieldOwner("log-bridge-webhook")
+
+// round reads the two objects and mends what is not as it should be. It is
+// repeatable at any time: all it knows beforehand is what past rounds have read.
+func (m *Manager) round(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	// Another replica may write between our reading and our writing; the API server
+	// then refuses by the resourceVersion, and we begin again.
+	var stands []*x509.Certificate
+	err := retry.RetryOnConflict(retry.DefaultRetry, func() (err error) {
+		stands, err = m.mend(ctx)
+		return err
+	})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.trouble = err
+	if stands == nil {
+		return err
+	}
+	// To stand in the configuration is not to be known to every API server: each
+	// needs a moment to notice. So an authority is trusted from the second round
+	// that finds it there.
+	m.trusted = nil
+	for _, a := range m.known {
+		if slices.ContainsFunc(stands, a.cert.Equal) && slices.ContainsFunc(m.stood, a.cert.Equal) {
+			m.trusted = append(m.trusted, a)
+		}
+	}
+	m.stood = stands
+	if len(m.trusted) > 0 {
+		if _, failed := m.current(); failed != nil {
+			return errors.Join(err, failed)
+		}
+	}
+	return err
+}
+
+// mend returns the certificates that stood in the caBundle of every webhook before
+// it wrote there, or nil if it could not read that.
+func (m *Manager) mend(ctx context.Context) (stands []*x509.Certificate, err error) {
+	known, stored, err := m.authorities(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var conf admissionv1.MutatingWebhookConfiguration
+	if err := m.API.Get(ctx, client.ObjectKey{Name: m.Configuration}, &conf); err != nil {
+		return nil, fmt.Errorf("read MutatingWebhookConfiguration %s: %w", m.Configuration, err)
+	}
+	if len(conf.Webhooks) == 0 {
+		return nil, fmt.Errorf("MutatingWebhookConfiguration %s has no webhook; install the chart again", m.Configuration)
+	}
+	stands = inAll(conf.Webhooks)
+	m.mu.Lock()
+	m.known = known
+	m.mu.Unlock()
+	if slices.ContainsFunc(known, func(a authority) bool { return !slices.ContainsFunc(stands, a.cert.Equal) }) {
+		if err := m.publish(ctx, &conf, known); err != nil {
+			return stands, err
+		}
+	}
+	if !stored {
+		return stands, fmt.Errorf("secret %s is gone, so the authority is in memory only and a new replica must make its own; restore it with helm upgrade", m.Secret)
+	}
+	return stands, nil
+}
+
+// inAll are the certificates that every webhook trusts; never nil.
+func inAll(webhooks []admissionv1.MutatingWebhook) []*x509.Certificate {
+	in := decodeCerts(webhooks[0].ClientConfig.CABundle)
+	for _, w := range webhooks[1:] {
+		others := decodeCerts(w.ClientConfig.CABundle)
+		in = slices.DeleteFunc(in, func(c *x509.Certificate) bool { return !slices.ContainsFunc(others, c.Equal) })
+	}
+	return in
+}
+
+// authorities reads the Secret and puts there what is missing: at least one
+// authority with enough life ahead. Without a Secret it answers with what is in
+// memory, or with a new one, and stored is false.
+func (m *Manager) authorities(ctx context.Context) (list []authority, stored bool, err error) {
+	var secret corev1.Secret
+	err = m.API.Get(ctx, m.Secret, &secret)
+	if stored = err == nil; err != nil && !apierrors.IsNotFound(err) {
+		return nil, false, fmt.Errorf("read Secret %s: %w", m.Secret, err)
+	}
+	list = decode(secret.Data[certsKey], secret.Data[keysKey])
+	complete := len(list) > 0
+	if !complete {
+		list = m.known
+	}
+	now := m.Now()
+	if !slices.ContainsFunc(list, func(a authority) bool { return fresh(a.cert, now) }) {
+		a, err := newAuthority(now)
+		if err != nil {
+			return nil, false, err
+		}
+		complete = false
+		list = append([]authority{a}, list...)
+		list = list[:min(len(list), keptInSecret)]
+	}
+	if complete || !stored {
+		return list, stored, nil
+	}
+	keys, err := encodeKeys(list)
+	if err != nil {
+		return nil, false, err
+	}
+	if secret.Data == nil {
+		secret.Data = map[string][]byte{}
+	}
+	secret.Data[certsKey], secret.Data[keysKey] = encodeCerts(certsOf(list)), keys
+	if err := m.API.Update(ctx, &secret, fieldOwner); err != nil {
+		return nil, false, fmt.Errorf("fill Secret %s: %w", m.Secret, err)
+	}
+	m.Log.Info("certificate authorities stored", "secret", m.Secret.String(), "authorities", len(list), "notAfter", list[0].cert.NotAfter)
+	return list, true, nil
+}
+
+// publish puts the authorities into the caBundle of every webhook. Those of ours that
+// stand there stay behind them: another replica may serve with one that we have
+// not heard of. Foreign ones go.
+func (m *Manager) publish(ctx context.Context, conf *admissionv1.MutatingWebhookConfiguration, known []authority) error {
+	type hook struct {
+		Name         string         `json:"name"`
+		ClientConfig map[string]any `json:"clientConfig"`
+	}
+	var hooks []hook
+	for _, w := range conf.Webhooks {
+		bundle := certsOf(known)
+		for _, c := range decodeCerts(w.ClientConfig.CABundle) {
+			if c.Subject.CommonName == authorityName && !slices.ContainsFunc(bundle, c.Equal) {
+				bundle = append(bundle, c)
+			}
+		}
+		bundle = bundle[:min(len(bundle), keptInBundle)]
+		hooks = append(hooks, hook{w.Name, map[string]any{"caBundle": encodeCerts(bundle)}})
+	}
+	// Only this field is written; webhooks are merged by name. The resourceVersion
+	// lets the patch fail where somebody wrote since we read: their authority would
+	// be lost.
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"resourceVersion": conf.ResourceVersion},
+		"webhooks": hooks,
+	})
+	if err != nil {
+		return fmt.Errorf("write the patch of the caBundle: %w", err)
+	}
+	err = m.API.Patch(ctx, conf, client.RawPatch(types.StrategicMergePatchType, patch), fieldOwner)
+	if err != nil {
+		return fmt.Errorf("put the CA into MutatingWebhookConfiguration %s: %w", m.Configuration, err)
+	}
+	m.Log.Info("caBundle written", "configuration", m.Configuration, "authorities", len(known))
+	return nil
+}
