@@ -2,12 +2,14 @@ package follow
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -296,7 +298,8 @@ func tellsChanges(dir string) bool {
 
 // siblings are the names in the directory of a followed file that a rotation may
 // have given its earlier generations: NAME.* and NAME-*, but neither compressed nor
-// the small files that programs keep beside a log.
+// the small files that programs keep beside a log. The oldest comes first, as far as names
+// tell.
 func siblings(real string) []string {
 	i := strings.LastIndexByte(real, '/')
 	dir, base := real[:i], real[i+1:]
@@ -316,5 +319,22 @@ func siblings(real string) []string {
 		}
 		names = append(names, dir+"/"+e.Name())
 	}
+	slices.SortFunc(names, func(a, b string) int {
+		if i, j := counter(a), counter(b); i >= 0 && j >= 0 {
+			return cmp.Compare(j, i)
+		}
+		return cmp.Compare(a, b)
+	})
 	return names
+}
+
+// counter is the number at the end of app.log.2, which counts rotations, -1 for other
+// names: app.log-20260102 or app.log.20260102 ends with a date.
+func counter(name string) int {
+	digits := name[strings.LastIndexByte(name, '.')+1:]
+	n, err := strconv.Atoi(digits)
+	if err != nil || n < 0 || len(digits) > 4 {
+		return -1
+	}
+	return n
 }

@@ -89,7 +89,8 @@ func (f *Follower) findMissed(name string, old *file, now time.Time) {
 		return // nothing happened to the name
 	}
 	for _, real := range siblings(old.node.Real) {
-		f.adopt(real, old, func(c *file) bool { return c.Birth > old.Birth }, now)
+		// Two files born in one tick of the kernel's clock (4 ms) have the same birth time.
+		f.adopt(real, old, func(c *file) bool { return c.Birth > old.Birth || c.Birth == old.Birth && c.Birth != 0 }, now)
 	}
 }
 
