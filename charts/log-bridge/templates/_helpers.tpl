@@ -1,0 +1,93 @@
+{{/* The name of the objects: that of the release, with log-bridge in it. */}}
+{{- define "log-bridge.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else if contains "log-bridge" .Release.Name -}}
+{{- .Release.Name | trunc 53 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-log-bridge" .Release.Name | trunc 53 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The name of the Service and of the Secret. */}}
+{{- define "log-bridge.webhook" -}}
+{{- include "log-bridge.fullname" . -}}-webhook
+{{- end -}}
+
+{{- define "log-bridge.selector" -}}
+app.kubernetes.io/name: log-bridge
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: webhook
+{{- end -}}
+
+{{- define "log-bridge.labels" -}}
+{{ include "log-bridge.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* An image: (dict "image" .Values.image "chart" .Chart). */}}
+{{- define "log-bridge.image" -}}
+{{- if .image.digest -}}
+{{- .image.repository }}@{{ .image.digest -}}
+{{- else -}}
+{{- .image.repository }}:{{ .image.tag | default .chart.AppVersion -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "log-bridge.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "log-bridge.fullname" .) "default" .Values.serviceAccount.create) -}}
+{{- end -}}
+
+{{/* The Secret that is mounted, or that the webhook keeps. */}}
+{{- define "log-bridge.secret" -}}
+{{- if eq .Values.certificates.mode "provided" -}}
+{{- .Values.certificates.provided.secretName -}}
+{{- else -}}
+{{- include "log-bridge.webhook" . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether the cluster knows ValidatingAdmissionPolicy v1. */}}
+{{- define "log-bridge.policies" -}}
+{{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version -}}true{{- end -}}
+{{- end -}}
+
+{{/* Values that contradict each other. */}}
+{{- define "log-bridge.check" -}}
+{{- with .Values.certificates -}}
+{{- if eq .mode "provided" -}}
+{{- if not .provided.secretName -}}
+{{- fail "certificates.mode is provided, so certificates.provided.secretName must name the Secret with tls.crt and tls.key" -}}
+{{- end -}}
+{{- if and (not .provided.caBundle) (not (omit $.Values.webhook.annotations "admissions.enforcer/disabled")) -}}
+{{- fail "certificates.mode is provided, so certificates.provided.caBundle must hold the authority's certificate, or webhook.annotations must ask something else to fill it in" -}}
+{{- end -}}
+{{- else if or .provided.secretName .provided.caBundle -}}
+{{- fail (printf "certificates.provided is set, but certificates.mode is %s; set certificates.mode to provided, or leave certificates.provided empty" .mode) -}}
+{{- end -}}
+{{- if and .certManager.issuerName (ne .mode "cert-manager") -}}
+{{- fail (printf "certificates.certManager.issuerName is set, but certificates.mode is %s; set certificates.mode to cert-manager, or leave the issuer empty" .mode) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.webhook -}}
+{{- if and .hostNetwork (eq (int .port) 10250) -}}
+{{- fail "webhook.hostNetwork is on and webhook.port is 10250, which the kubelet uses on every node; set webhook.port to one that is free, such as 10260" -}}
+{{- end -}}
+{{- $ports := list (int .port) (int .healthPort) -}}
+{{- if .metricsPort -}}{{- $ports = append $ports (int .metricsPort) -}}{{- end -}}
+{{- if ne (len $ports) (len (uniq $ports)) -}}
+{{- fail (printf "webhook.port, webhook.healthPort and webhook.metricsPort must differ; they are %s" ($ports | join ", ")) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.podDisruptionBudget.enabled (eq (int .Values.webhook.replicas) 1) (eq .Values.webhook.failurePolicy "Fail") -}}
+{{- fail "webhook.failurePolicy is Fail with one replica: whenever it restarts, no annotated pod can be created; set webhook.replicas to 2 or more, or webhook.failurePolicy to Ignore" -}}
+{{- end -}}
+{{- if and (not .Values.serviceAccount.create) (not .Values.serviceAccount.name) (eq .Values.certificates.mode "self") -}}
+{{- fail "serviceAccount.create is false and serviceAccount.name is empty, so the account default of the namespace would get the webhook's permissions; set serviceAccount.name" -}}
+{{- end -}}
+{{- end -}}
