@@ -43,10 +43,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- .Values.serviceAccount.name | default (ternary (include "log-bridge.fullname" .) "default" .Values.serviceAccount.create) -}}
 {{- end -}}
 
-{{/* The Secret that is mounted, or that the webhook keeps. */}}
+{{/*
+The Secret that is mounted, or that the webhook keeps. Each mode has its own, so that a
+change of the mode deletes nothing that the other has made.
+*/}}
 {{- define "log-bridge.secret" -}}
 {{- if eq .Values.certificates.mode "provided" -}}
 {{- .Values.certificates.provided.secretName -}}
+{{- else if eq .Values.certificates.mode "cert-manager" -}}
+{{- include "log-bridge.webhook" . -}}-tls
 {{- else -}}
 {{- include "log-bridge.webhook" . -}}
 {{- end -}}
