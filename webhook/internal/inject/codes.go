@@ -79,6 +79,7 @@ const (
 	LB0404 Code = "LB0404"
 	LB0501 Code = "LB0501"
 	LB0502 Code = "LB0502"
+	LB0503 Code = "LB0503"
 	LB0601 Code = "LB0601"
 )
 
@@ -114,5 +115,6 @@ var Codes = []Row{
 	{LB0404, Note, "Resources of the pod as a whole", "The sidecar lives in the pod's budget and has no requests of its own."},
 	{LB0501, Warning, "Pod on Windows", "Nothing: the sidecar runs on Linux."},
 	{LB0502, Warning, "Mirror of a static pod", "Run inject on the manifest on the node."},
+	{LB0503, Warning, "Annotations edited after the injection", "Take the log-bridge parts out of the manifest, or edit the template."},
 	{LB0601, Mistake, "Annotation on a workload rather than on its pod template", "Move it to spec.template.metadata.annotations. Only check and inject look there."},
 }

@@ -14,6 +14,7 @@ package inject
 
 import (
 	"cmp"
+	"encoding/json"
 	"slices"
 	"strings"
 
@@ -148,10 +149,11 @@ func (r Result) Refusal() string {
 // Pod decides for one pod. It does not change the pod, and the Result shares no
 // memory with it.
 func Pod(pod *corev1.Pod, c Config) Result {
-	p := &planner{pod: pod.DeepCopy(), config: c}
+	p := &planner{whole: pod, pod: pod.DeepCopy(), config: c}
 	if reason, done := p.leaveAlone(); done {
 		return Result{LeftAlone: reason, Findings: p.findings}
 	}
+	p.takeOut()
 	p.readSettings()
 	p.checkNames()
 	p.shareAll()
@@ -169,7 +171,8 @@ func Pod(pod *corev1.Pod, c Config) Result {
 // planner gathers what is decided for one pod. Its methods run once, in the order
 // that Pod calls them.
 type planner struct {
-	pod      *corev1.Pod
+	whole    *corev1.Pod // as it came
+	pod      *corev1.Pod // without what an earlier injection left
 	config   Config
 	set      settings
 	findings []Finding
@@ -256,6 +259,7 @@ func (p *planner) leaveAlone() (reason Reason, done bool) {
 		return Windows, true
 	}
 	if p.injected() {
+		p.compareStatus()
 		return Already, true
 	}
 	if !p.asked() {
@@ -292,13 +296,53 @@ func (p *planner) isWindows() bool {
 // copy of a running pod, or in the output of `inject`. The status annotation alone
 // is not enough, since it may have been copied without the rest.
 func (p *planner) injected() bool {
-	if _, ok := p.pod.Annotations[annotation(contract.KeyStatus)]; !ok {
-		return false
-	}
-	return slices.ContainsFunc(p.pod.Spec.InitContainers, func(c corev1.Container) bool {
+	return p.hasStatus() && slices.ContainsFunc(p.pod.Spec.InitContainers, func(c corev1.Container) bool {
 		return c.Name == contract.Container &&
 			slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == contract.Volume && m.MountPath == contract.Root })
 	})
+}
+
+func (p *planner) hasStatus() bool {
+	_, ok := p.pod.Annotations[annotation(contract.KeyStatus)]
+	return ok
+}
+
+// compareStatus warns where the annotations of an injected pod were edited, as in a
+// manifest that was taken from a running pod: the sidecar's arguments stay what they
+// were.
+func (p *planner) compareStatus() {
+	var status Status
+	if json.Unmarshal([]byte(p.pod.Annotations[annotation(contract.KeyStatus)]), &status) != nil {
+		status = Status{}
+	}
+	now := &planner{pod: p.pod}
+	now.readSettings()
+	if now.mistaken() || !p.asked() {
+		return
+	}
+	var has, wants []string
+	for _, s := range status.Entries {
+		has = append(has, s.Entry)
+	}
+	for _, e := range slices.Concat(now.set.files, now.set.stderrFiles) {
+		wants = append(wants, e.String())
+	}
+	if !slices.Equal(has, wants) {
+		p.find(LB0503, "the pod already has a sidecar, which follows "+strings.Join(has, ", ")+" and not what the annotations now say; take the log-bridge parts out of the manifest, or edit the template it comes from")
+	}
+}
+
+// takeOut forgets the volume and the mounts of an injection of which the sidecar is
+// gone, as in a copy of a pod without its init containers. They are used again.
+func (p *planner) takeOut() {
+	i := slices.IndexFunc(p.pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == contract.Volume && v.EmptyDir != nil })
+	if i < 0 || !p.hasStatus() {
+		return
+	}
+	p.pod.Spec.Volumes = slices.Delete(p.pod.Spec.Volumes, i, i+1)
+	for _, s := range p.sources() {
+		s.VolumeMounts = slices.DeleteFunc(s.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == contract.Volume })
+	}
 }
 
 // checkNames refuses a pod that uses our names for something else.

@@ -30,15 +30,21 @@ func (p *planner) operations(sidecar corev1.Container, seeders []corev1.Containe
 	ops := p.annotations()
 
 	volume := corev1.Volume{Name: contract.Volume, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: p.set.sizeLimit}}}
-	ops = append(ops, appended("/spec/volumes", len(p.pod.Spec.Volumes), []corev1.Volume{volume})...)
+	if len(p.whole.Spec.Volumes) == len(p.pod.Spec.Volumes) { // else it is ours already
+		ops = append(ops, appended("/spec/volumes", len(p.whole.Spec.Volumes), []corev1.Volume{volume})...)
+	}
 
 	// Mounts of init containers come before the insertion, which moves their index.
 	for _, a := range p.mounts {
-		list := "containers"
+		list, has := "containers", p.whole.Spec.Containers
 		if a.source.init {
-			list = "initContainers"
+			list, has = "initContainers", p.whole.Spec.InitContainers
 		}
-		ops = append(ops, appended(fmt.Sprintf("/spec/%s/%d/volumeMounts", list, a.source.index), len(a.source.VolumeMounts), a.mounts)...)
+		mounts := has[a.source.index].VolumeMounts
+		missing := slices.DeleteFunc(slices.Clone(a.mounts), func(m corev1.VolumeMount) bool {
+			return slices.ContainsFunc(mounts, func(have corev1.VolumeMount) bool { return have.MountPath == m.MountPath })
+		})
+		ops = append(ops, appended(fmt.Sprintf("/spec/%s/%d/volumeMounts", list, a.source.index), len(mounts), missing)...)
 	}
 
 	first := append([]corev1.Container{sidecar}, seeders...)
@@ -79,7 +85,7 @@ func (p *planner) annotations() []jsonpatch.Operation {
 
 // appended adds to a list of which the pod has some items, or makes it.
 func appended[T any](path string, have int, items []T) []jsonpatch.Operation {
-	if have == 0 {
+	if have == 0 && len(items) > 0 {
 		return []jsonpatch.Operation{add(path, items)}
 	}
 	var ops []jsonpatch.Operation

@@ -230,12 +230,13 @@ func inLogDirectory(dir string) bool {
 }
 
 // systemDirectory says whether a volume over dir would take the system's programs
-// or its configuration away, or copy them all.
+// or its configuration away, or copy them all. The last is the folder in which we
+// keep what is being seeded.
 func systemDirectory(dir string) bool {
 	parts := strings.Split(strings.TrimPrefix(dir, "/"), "/")
 	programs := []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32"}
 	switch parts[0] {
-	case "":
+	case "", contract.SeedDir:
 		return true
 	case "etc":
 		return len(parts) == 1

@@ -191,7 +191,8 @@ func (p *planner) writer(w *wanted, m corev1.VolumeMount) string {
 // reaches says whether a glob may match something at or beneath dir.
 func reaches(pattern, dir string) bool {
 	want := strings.Split(strings.Trim(dir, "/"), "/")
-	for i, part := range strings.Split(strings.Trim(pattern, "/"), "/") {
+	parts := strings.Split(strings.Trim(pattern, "/"), "/")
+	for i, part := range parts {
 		if part == "**" || i == len(want) {
 			return true
 		}
@@ -199,5 +200,5 @@ func reaches(pattern, dir string) bool {
 			return false
 		}
 	}
-	return false
+	return len(parts) == len(want)
 }

@@ -1,0 +1,208 @@
+package inject_test
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/log-bridge/log-bridge/webhook/internal/inject"
+)
+
+// TestSayings has a line or more for each code: annotations and a pod, and each
+// sentence that is said.
+func TestSayings(t *testing.T) {
+	const app = "containers: [{name: app, image: a}]"
+	mounted := func(mount, volume string) string {
+		return "containers: [{name: app, image: a, volumeMounts: [{name: v, " + mount + "}]}, {name: writer, image: w, volumeMounts: [{name: v, mountPath: /w}]}]\nvolumes: [{name: v, " + volume + "}]"
+	}
+	files := func(v string) string { return "log-bridge.dev/files: " + v }
+	for _, c := range []struct {
+		name, annotations, spec string
+		want                    []string
+	}{
+		{"a misspelt key, though nothing is asked", "log-bridge.dev/file: /app/app.log", app, []string{
+			"log-bridge.dev/file: there is no such annotation; did you mean log-bridge.dev/files? [LB0101]"}},
+		{"a key nobody can guess", files("/x\nlog-bridge.dev/wibble: x"), app, []string{
+			"log-bridge.dev/wibble: there is no such annotation; behind log-bridge.dev/ may stand: cpu-limit, cpu-request, files, format, inject, memory-limit, memory-request, mount, reclaim, run-as-group, run-as-user, seed, size-limit, status, stderr-files [LB0101]"}},
+		{"a word that is not in the list", files("/x\nlog-bridge.dev/mount: volume"), app, []string{
+			`log-bridge.dev/mount: "volume" is none of auto, file, directory [LB0102]`}},
+		{"no boolean", files("/x\nlog-bridge.dev/reclaim: 'yes'"), app, []string{
+			`log-bridge.dev/reclaim: "yes" is neither "true" nor "false" [LB0102]`}},
+		{"inject with neither word", files("/x\nlog-bridge.dev/inject: 'no'"), app, []string{
+			`log-bridge.dev/inject: "no" is neither "true" nor "false" [LB0102]`}},
+		{"no quantity", files("/x\nlog-bridge.dev/memory-limit: 64 MB"), app, []string{
+			`log-bridge.dev/memory-limit: "64 MB" is not a quantity; write one such as 64Mi [LB0102]`}},
+		{"a quantity of zero", files("/x\nlog-bridge.dev/cpu-limit: '0'"), app, []string{
+			`log-bridge.dev/cpu-limit: "0" is not above zero; write a quantity such as 100m, or take the annotation away [LB0102]`}},
+		{"a negative quantity", files("/x\nlog-bridge.dev/size-limit: '-1'"), app, []string{
+			`log-bridge.dev/size-limit: "-1" is not above zero; write a quantity such as 1Gi, or take the annotation away [LB0102]`}},
+		{"no id", files("/x\nlog-bridge.dev/run-as-user: nginx"), app, []string{
+			`log-bridge.dev/run-as-user: "nginx" is not a numeric id; write a number from 0 to 2147483647 [LB0102]`}},
+		{"an id out of range", files("/x\nlog-bridge.dev/run-as-group: '2147483648'"), app, []string{
+			`log-bridge.dev/run-as-group: "2147483648" is not a numeric id; write a number from 0 to 2147483647 [LB0102]`}},
+		{"all mistakes are told at once", files("app.log\nlog-bridge.dev/seed: x"), app, []string{
+			`log-bridge.dev/files: "app.log" is not an absolute path; write the whole path, such as /app/app.log [LB0103]`,
+			`log-bridge.dev/seed: "x" is neither "true" nor "false" [LB0102]`}},
+		{"no entry", files("','"), app, []string{
+			"log-bridge.dev/files: names no file; write the path of a log file, such as /app/app.log [LB0103]"}},
+		{"stdout", files("/dev/stdout"), app, []string{
+			`log-bridge.dev/files: "/dev/stdout" already is the container's own stdout; kubectl logs shows it without log-bridge, so take the entry out [LB0103]`}},
+		{"a setting without files", "log-bridge.dev/format: json", app, []string{
+			"log-bridge.dev/format does nothing without log-bridge.dev/files; the pod is left as it is [LB0104]"}},
+		{"an entry for both streams", files("/x\nlog-bridge.dev/stderr-files: app:/x"), app, []string{
+			"log-bridge.dev/files: app:/x also stands in log-bridge.dev/stderr-files; a line is written once, so take it out of one [LB0105]"}},
+		{"a request above the limit", files("/x\nlog-bridge.dev/cpu-request: '2'\nlog-bridge.dev/cpu-limit: '1'"), app, []string{
+			"log-bridge.dev/cpu-request: 2 is more than the limit of 1 in log-bridge.dev/cpu-limit; raise the limit or lower the request [LB0106]"}},
+
+		{"a container that is not there", files("web:/x"), app + "\ninitContainers: [{name: init, image: i}]", []string{
+			`log-bridge.dev/files: web:/x: the pod has no container "web"; it has app, init [LB0201]`}},
+		{"a container of our name", files("/x"), "containers: [{name: log-bridge, image: a}]", []string{
+			"the pod already has a container named log-bridge that log-bridge did not make; rename it, or take the log-bridge.dev annotations away [LB0202]"}},
+		{"a volume of our name", files("/x"), app + "\nvolumes: [{name: log-bridge, emptyDir: {}}]", []string{
+			"the pod already has a volume named log-bridge that log-bridge did not make; rename it, or take the log-bridge.dev annotations away [LB0203]"}},
+		{"a default container that is not there", files("/x\nkubectl.kubernetes.io/default-container: web"), app, []string{
+			`kubectl.kubernetes.io/default-container: the pod has no container "web"; it has app [LB0204]`}},
+
+		{"a ConfigMap", files("/c/x.log"), mounted("mountPath: /c", "configMap: {name: c}"), []string{
+			"log-bridge.dev/files: app:/c/x.log lies in volume v, a configMap, which cannot hold logs; let the application write elsewhere, or mount an emptyDir there [LB0301]"}},
+		{"a Secret", files("/c/*.log"), mounted("mountPath: /c", "secret: {secretName: c}"), []string{
+			"log-bridge.dev/files: app:/c/*.log lies in volume v, a secret, which cannot hold logs; let the application write elsewhere, or mount an emptyDir there [LB0301]"}},
+		{"a read-only mount that another container writes", files("/c/d/x.log"), mounted("mountPath: /c, readOnly: true", "emptyDir: {}"), []string{
+			"log-bridge.dev/files: app:/c/d/x.log: container app mounts volume v read-only at /c, so it writes nothing there; container writer can: write writer:/w/d/x.log [LB0302]"}},
+		{"a read-only mount that nobody writes", files("/c/x.log"),
+			"containers: [{name: app, image: a, volumeMounts: [{name: v, mountPath: /c, readOnly: true}]}]\nvolumes: [{name: v, emptyDir: {}}]", []string{
+				"log-bridge.dev/files: app:/c/x.log: container app mounts volume v read-only at /c, so it writes nothing there; name a path that the container can write [LB0302]"}},
+		{"a volume's own mount point", files("/c"), mounted("mountPath: /c/", "emptyDir: {}"), []string{
+			"log-bridge.dev/files: app:/c is where volume v is mounted, so it is a directory; name the files in it, such as /c/*.log [LB0303]"}},
+		{"a path above a mount", files("/c"), mounted("mountPath: /c/d", "emptyDir: {}"), []string{
+			"log-bridge.dev/files: app:/c: volume v is mounted at /c/d, so /c is a directory; name the files in it, such as /c/*.log [LB0304]"}},
+		{"a path above another entry", files("/c, /c/x.log"), app, []string{
+			"log-bridge.dev/files: app:/c: the entry app:/c/x.log lies beneath it, so it is a directory; name the files in it, such as /c/*.log [LB0304]"}},
+		{"a path that another entry's glob has for its directory", files("/c, /c/*.log"), app, []string{
+			"log-bridge.dev/files: app:/c: another entry names files beneath /c, so it is a directory; name the files in it, such as /c/*.log [LB0304]"}},
+		{"subPathExpr from envFrom", files("/c/x"),
+			"containers: [{name: app, image: a, envFrom: [{configMapRef: {name: m}}], volumeMounts: [{name: v, mountPath: /c, subPathExpr: $(P)}]}]\nvolumes: [{name: v, emptyDir: {}}]", []string{
+				"log-bridge.dev/files: app:/c/x: container app mounts volume v with subPathExpr $(P): $(P) is not in the container's env; if it comes from envFrom, the sidecar cannot be given it alone, so define P in env [LB0305]"}},
+		{"subPathExpr without its variable", files("/c/x"), mounted("mountPath: /c, subPathExpr: $(P)", "emptyDir: {}"), []string{
+			"log-bridge.dev/files: app:/c/x: container app mounts volume v with subPathExpr $(P): $(P) is not in the container's env; define P there [LB0305]"}},
+		{"subPathExpr with a variable that refers to envFrom", files("/c/x"),
+			"containers: [{name: app, image: a, env: [{name: P, value: $(Q)}], envFrom: [{configMapRef: {name: m}}], volumeMounts: [{name: v, mountPath: /c, subPathExpr: $(P)}]}]\nvolumes: [{name: v, emptyDir: {}}]", []string{
+				"log-bridge.dev/files: app:/c/x: container app mounts volume v with subPathExpr $(P): P refers to $(Q), which is not in the container's env; if it comes from envFrom, the sidecar cannot be given it alone, so define Q in env [LB0305]"}},
+		{"a glob in the top directory", files("/*.log"), app, []string{
+			"log-bridge.dev/files: app:/*.log: no volume can be mounted over /, where the system is; write the directory of the logs before the first wildcard, such as /app/*.log [LB0306]"}},
+		{"a glob in /etc", files("/etc/*.log"), app, []string{
+			"log-bridge.dev/files: app:/etc/*.log: no volume can be mounted over /etc, where the system is; let the application write its logs to a directory of its own [LB0306]"}},
+		{"a file in the top directory, with mount: directory", files("/app.log\nlog-bridge.dev/mount: directory"), app, []string{
+			"log-bridge.dev/files: app:/app.log: no volume can be mounted over /, where the system is; take log-bridge.dev/mount away, so that the one file is mounted [LB0306]"}},
+		{"a single file in /tmp", files("/tmp/x\nlog-bridge.dev/mount: file"), app, []string{
+			`log-bridge.dev/files: app:/tmp/x: with fs.protected_regular, as on most nodes, an application may not open another user's file in /tmp for creation, so a single file cannot be mounted there; set log-bridge.dev/mount to "directory" [LB0307]`}},
+		{"a glob with mount: file", files("/c/*.log\nlog-bridge.dev/mount: file"), app, []string{
+			`log-bridge.dev/files: app:/c/*.log: a glob needs the whole directory, but log-bridge.dev/mount says "file"; take that away or name the files one by one [LB0308]`}},
+		{"a colon", files("/c:d/x.log"), app, []string{
+			"log-bridge.dev/files: app:/c:d/x.log: Kubernetes mounts nothing at a path with a colon; let the application write elsewhere [LB0309]"}},
+		{"a name too long", files("/c/" + strings.Repeat("x", 256)), app, []string{
+			"log-bridge.dev/files: app:/c/" + strings.Repeat("x", 256) + ": a file name has at most 255 bytes, one here has 256; use a shorter one [LB0309]"}},
+		{"the kubelet's file", files("/etc/hosts"), app, []string{
+			"log-bridge.dev/files: app:/etc/hosts is written by the kubelet and is no log; name a file that the application writes [LB0310]"}},
+		{"the termination message", files("/app/end.log"), "containers: [{name: app, image: a, terminationMessagePath: /app/end.log}]", []string{
+			"log-bridge.dev/files: app:/app/end.log is the container's terminationMessagePath, where the kubelet mounts a file of its own; let one of the two have another path [LB0310]"}},
+		{"a block device", files("/blk/x"), "containers: [{name: app, image: a, volumeDevices: [{name: v, devicePath: /blk}]}]\nvolumes: [{name: v, persistentVolumeClaim: {claimName: c}}]", []string{
+			"log-bridge.dev/files: app:/blk/x is on the block device /blk of volume v, which holds no files that can be shared; name a file in a file system [LB0311]"}},
+		{"/var/run for /run", files("/var/run/app/x.log"), mounted("mountPath: /run/app", "emptyDir: {}"), []string{
+			"log-bridge.dev/files: app:/var/run/app/x.log: /var/run usually is a link to /run, where volume v is mounted at /run/app; write app:/run/app/x.log [LB0312]"}},
+		{"/run for /var/run", files("/run/app/*.log"), mounted("mountPath: /var/run/app", "emptyDir: {}"), []string{
+			"log-bridge.dev/files: app:/run/app/*.log: /var/run usually is a link to /run, where volume v is mounted at /var/run/app; write app:/var/run/app/*.log [LB0312]"}},
+		{"root where nobody may be", files("/x\nlog-bridge.dev/run-as-user: '0'"), app + "\nsecurityContext: {runAsNonRoot: true}", []string{
+			`log-bridge.dev/run-as-user is "0", but the pod says runAsNonRoot: true; use the id of the application's user [LB0402]`}},
+		{"unequal resources in a Guaranteed pod", files("/x\nlog-bridge.dev/cpu-request: '1'\nlog-bridge.dev/cpu-limit: '2'"), "containers: [{name: app, image: a, resources: {limits: {cpu: 1, memory: 1Gi}}}]", []string{
+			"log-bridge.dev/cpu-request: 1 is less than the limit of 2 in log-bridge.dev/cpu-limit, and the pod would lose its QoS class Guaranteed; make them equal [LB0403]"}},
+
+		{"Windows", files("/x"), app + "\nos: {name: windows}", []string{
+			"this pod runs on Windows, the sidecar on Linux only; the pod is left as it is [LB0501]"}},
+		{"Windows by its node selector", files("/x"), app + "\nnodeSelector: {kubernetes.io/os: windows}", []string{
+			"this pod runs on Windows, the sidecar on Linux only; the pod is left as it is [LB0501]"}},
+		{"a mirror pod", files("/x\nkubernetes.io/config.mirror: hash"), app, []string{
+			"this is the mirror of a static pod, whose manifest on the node decides; annotate nothing here, and run `log-bridge-webhook inject -f` on that manifest [LB0502]"}},
+
+		// What is no mistake.
+		{"a name that only looks like a prefix", files("/var/log2/x.log"), mounted("mountPath: /var/log", "emptyDir: {}"), nil},
+		{"a file mounted by subPath", files("/c/x.log"), mounted("mountPath: /c/x.log, subPath: x.log", "emptyDir: {}"), nil},
+		{"a file of the node", files("/c/x.log"), mounted("mountPath: /c/x.log", "hostPath: {path: /x.log, type: FileOrCreate}"), nil},
+		{"declined", files("nonsense\nlog-bridge.dev/inject: 'false'"), app, nil},
+		{"declined on Windows", files("/x\nlog-bridge.dev/inject: 'false'"), app + "\nos: {name: windows}", nil},
+		{"a copied status alone", "log-bridge.dev/status: '{}'", app, nil},
+		{"an entry named twice", files("/x, app:/x, /x"), app, nil},
+		{"tomcat's directory", files("/usr/local/tomcat/logs/*.log"), app, nil},
+		{"a directory named like a library", files("/library/*.log"), app, nil},
+		{"lines to stderr only", "log-bridge.dev/stderr-files: /x", app, nil},
+		{"run-as-user 0 where the container may be root", files("/x\nlog-bridge.dev/run-as-user: '0'"), "containers: [{name: app, image: a, securityContext: {runAsNonRoot: false, runAsUser: 0}}]\nsecurityContext: {runAsNonRoot: true}", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			text := "metadata:\n  annotations:\n    " + strings.ReplaceAll(c.annotations, "\n", "\n    ") + "\nspec:\n  " + strings.ReplaceAll(c.spec, "\n", "\n  ")
+			var pod corev1.Pod
+			if err := json.Unmarshal(toJSON(t, text), &pod); err != nil {
+				t.Fatal(err)
+			}
+			r := inject.Pod(&pod, config())
+			var have []string
+			for _, f := range r.Findings {
+				have = append(have, f.String())
+			}
+			if !slices.Equal(have, c.want) {
+				t.Errorf("said:\n  %s\nwant:\n  %s", strings.Join(have, "\n  "), strings.Join(c.want, "\n  "))
+			}
+			promised(t, r)
+		})
+	}
+}
+
+// promised checks that a Result is of one kind only.
+func promised(t testing.TB, r inject.Result) {
+	t.Helper()
+	kinds := 0
+	for _, is := range []bool{r.LeftAlone != "", len(r.Mistakes()) > 0, len(r.Operations) > 0} {
+		if is {
+			kinds++
+		}
+	}
+	if kinds != 1 {
+		t.Errorf("left alone %q, %d mistakes, %d operations: want exactly one", r.LeftAlone, len(r.Mistakes()), len(r.Operations))
+	}
+	if (r.Refusal() != "") != (len(r.Mistakes()) > 0) {
+		t.Errorf("refusal %q with %d mistakes", r.Refusal(), len(r.Mistakes()))
+	}
+}
+
+// Each row documents one code, in order, and some test shows its sentence.
+func TestCodes(t *testing.T) {
+	var shown strings.Builder
+	for _, pattern := range []string{"refusal_test.go", "testdata/*.txtar", "../../testdata/*.txtar"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: no files: %v", pattern, err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			shown.Write(text)
+		}
+	}
+	for i, row := range inject.Codes {
+		if i > 0 && row.Code <= inject.Codes[i-1].Code {
+			t.Errorf("%s comes after %s", row.Code, inject.Codes[i-1].Code)
+		}
+		if row.Title == "" || row.Remedy == "" || row.Severity == "" {
+			t.Errorf("%s is not documented", row.Code)
+		}
+		if !strings.Contains(shown.String(), "["+string(row.Code)+"]") {
+			t.Errorf("no test shows the sentence of %s", row.Code)
+		}
+	}
+}
