@@ -59,6 +59,8 @@ const (
 	Cut
 	// Stderr: its lines go to stderr.
 	Stderr
+	// Emptied: it was truncated, and NULs before its first new byte are a hole.
+	Emptied
 )
 
 // Record is what is known of one file.

@@ -72,7 +72,7 @@ func (x *file) advance(data []byte) {
 func (x *file) restart() {
 	x.Offset, x.scan, x.reclaimed = 0, 0, 0
 	x.Head, x.Anchor = x.Head[:0], x.Anchor[:0]
-	x.Flags &^= checkpoint.Cut
+	x.Flags = x.Flags&^checkpoint.Cut | checkpoint.Emptied
 }
 
 // pread reads at off, as much as there is, retrying what a signal interrupted.

@@ -63,6 +63,11 @@ func (f *Follower) step(x *file, now time.Time) (delivered int64, again bool, er
 	if n < back || !bytes.Equal(buf[:back], x.Anchor) || x.Offset == 0 && !bytes.HasPrefix(buf[:n], x.Head) {
 		return 0, f.truncated(x, now), nil
 	}
+	if x.Offset == 0 && x.Flags&checkpoint.Emptied != 0 && n > 0 && buf[0] == 0 {
+		// A writer without O_APPEND went on at its old position after truncate(0): the
+		// file begins with a hole, and the new lines stand behind it.
+		return 0, f.skipHole(x), nil
+	}
 	data := buf[back:n]
 	atEnd := n < len(buf)
 	// Space that is allocated ahead of the data reads as NULs: not yet written.
@@ -244,20 +249,6 @@ func (f *Follower) truncated(x *file, now time.Time) bool {
 			f.readFailed(x, err)
 			return false
 		}
-	case st.Size > 0 && x.startsWithHole(x.Offset):
-		// A writer without O_APPEND went on at its old position after truncate(0):
-		// the file begins with a hole, and the new lines stand behind it.
-		at, err := unix.Seek(x.fd, 0, unix.SEEK_DATA)
-		if err != nil {
-			at = st.Size // nothing but a hole
-		}
-		at = f.skipNULs(x, at)
-		x.restart()
-		x.Offset, x.scan = at, at
-		if err := f.anchorAt(x); err != nil {
-			f.readFailed(x, err)
-			return false
-		}
 	default:
 		x.restart()
 	}
@@ -278,27 +269,33 @@ func (f *Follower) anchorAt(x *file) error {
 	return err
 }
 
-// startsWithHole says whether the file begins with NULs up to where its anchor was.
-func (x *file) startsWithHole(offset int64) bool {
-	if data, err := unix.Seek(x.fd, 0, unix.SEEK_DATA); err == nil && data > 0 || err == unix.ENXIO {
-		return true
+// skipHole sets the offset of a truncated file behind the NULs that it begins with. It
+// returns false where there is nothing else yet.
+func (f *Follower) skipHole(x *file) bool {
+	at, err := unix.Seek(x.fd, 0, unix.SEEK_DATA)
+	if err == unix.ENXIO {
+		return false
 	}
-	// File systems without holes tell zeros.
-	var buf [checkpoint.Window]byte
-	n, err := x.pread(buf[:min(int64(len(buf)), offset)], 0)
-	return err == nil && n > 0 && len(bytes.TrimRight(buf[:n], "\x00")) == 0
-}
-
-// skipNULs returns the position of the first byte that is not NUL, from at on.
-func (f *Follower) skipNULs(x *file, at int64) int64 {
-	for {
+	for at = max(at, 0); ; {
 		n, err := x.pread(f.buf[:blockSize], at)
-		if err != nil || n == 0 {
-			return at
+		if err != nil {
+			f.readFailed(x, err)
+			return false
 		}
-		if i := n - len(bytes.TrimLeft(f.buf[:n], "\x00")); i < n {
-			return at + int64(i)
+		if n == 0 {
+			return false
 		}
-		at += int64(n)
+		nuls := n - len(bytes.TrimLeft(f.buf[:n], "\x00"))
+		at += int64(nuls)
+		if nuls < n {
+			break
+		}
 	}
+	x.Offset, x.scan = at, at
+	if err := f.startsHere(x); err != nil {
+		f.readFailed(x, err)
+		return false
+	}
+	f.keep(x)
+	return true
 }
