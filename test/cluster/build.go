@@ -60,7 +60,7 @@ func runBuild(ctx context.Context, flags *flag.FlagSet, args []string) error {
 	if err != nil {
 		return err
 	}
-	release, err := lock("images", time.Hour)
+	release, err := lock(filepath.Join(cache, "images"), time.Hour)
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,9 @@ func runBuild(ctx context.Context, flags *flag.FlagSet, args []string) error {
 	}
 	defer b.close()
 
-	command := []string{"bud", "--quiet", "--isolation=chroot", "--layers", "--pull-never", "--platform=" + *platform, "--file=" + *file, "--tag=" + *tag}
+	command := []string{"bud", "--quiet", "--isolation=chroot", "--layers", "--pull-never", "--platform=" + *platform, "--file=" + *file, "--tag=" + *tag,
+		// Debian's buildah knows it in a FROM only if it is told.
+		"--build-arg=BUILDPLATFORM=linux/" + runtime.GOARCH}
 	bases, err := basesOf(*file, buildArgs)
 	if err != nil {
 		return err
@@ -89,6 +91,7 @@ func runBuild(ctx context.Context, flags *flag.FlagSet, args []string) error {
 			}
 			command = append(command, mounts...)
 		}
+		say("  the base image %s is made from this machine", base)
 		command = append(command, "--build-arg="+arg+"="+name)
 	}
 	for _, arg := range buildArgs {

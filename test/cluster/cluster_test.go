@@ -109,7 +109,7 @@ func TestCluster(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if out, err := program("up", "--name="+name, "--state="+state).CombinedOutput(); err == nil || !strings.Contains(string(out), "works on it") {
+		if out, err := program("up", "--name="+name, "--state="+state).CombinedOutput(); err == nil || !strings.Contains(string(out), "another process works on") {
 			t.Errorf("up beside one in the foreground: have %v, %s; want a refusal", err, out)
 		}
 		pods(t, c, run)

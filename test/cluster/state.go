@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -147,42 +148,27 @@ func cacheDir() (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// lock takes the lock of that name, waiting for its present holder for at most the given time. The kernel releases it
-// when this process ends, however it ends.
+// lock takes the machine-wide lock of that name, waiting for its present holder for at most the given time. It is a socket
+// in the abstract name space: that leaves no file, and the kernel releases it when this process ends, however it ends.
 func lock(name string, patience time.Duration) (release func(), err error) {
-	cache, err := cacheDir()
-	if err != nil {
-		return nil, err
-	}
-	path := filepath.Join(cache, name+".lock")
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("open a lock: %w", err)
-	}
-	said := false
-	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	start := time.Now()
+	for said := false; ; time.Sleep(50 * time.Millisecond) {
+		socket, err := net.Listen("unix", "@log-bridge/"+name)
 		if err == nil {
-			break
+			return func() { socket.Close() }, nil
 		}
-		holder, _ := os.ReadFile(path)
-		if !errors.Is(err, syscall.EWOULDBLOCK) || time.Now().After(end) {
-			file.Close()
-			if errors.Is(err, syscall.EWOULDBLOCK) {
-				err = fmt.Errorf("process %s works on it", holder)
-			}
+		if !errors.Is(err, syscall.EADDRINUSE) {
 			return nil, fmt.Errorf("lock %s: %w", name, err)
 		}
-		if !said && patience > time.Minute {
+		waited := time.Since(start)
+		if waited >= patience {
+			return nil, fmt.Errorf("another process works on %s", name)
+		}
+		if !said && waited > time.Second {
 			said = true
-			say("Waiting for process %s, which works on the same (%s).", holder, name)
+			say("Waiting for another process that works on %s.", name)
 		}
 	}
-	// Only for the sentence above.
-	if file.Truncate(0) == nil {
-		file.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
-	}
-	return func() { file.Close() }, nil
 }
 
 // writeAtomically lets readers see the old content or the new one, never a part.

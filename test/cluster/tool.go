@@ -84,7 +84,7 @@ func (t tool) build(ctx context.Context) (string, error) {
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
-	release, err := lock(t.name, time.Hour)
+	release, err := lock(filepath.Join(cache, t.name), time.Hour)
 	if err != nil {
 		return "", err
 	}

@@ -21,7 +21,7 @@ func (c cluster) up(ctx context.Context, foreground bool) error {
 		return errors.New("up: must be run as root, since it makes namespaces and cgroups; use sudo")
 	}
 	// A cluster in the foreground belongs to the process that holds this lock.
-	release, err := lock(c.id(), 0)
+	release, err := lock(c.dir, 0)
 	if err != nil {
 		return fmt.Errorf("%w; wait for it, or choose another --name", err)
 	}
@@ -92,7 +92,7 @@ func (c cluster) down() error {
 			return err
 		}
 	}
-	release, err := lock(c.id(), time.Minute)
+	release, err := lock(c.dir, time.Minute)
 	if err != nil {
 		return err
 	}
