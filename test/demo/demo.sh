@@ -12,7 +12,8 @@ namespace=log-bridge-demo
 bold=$(tput bold 2>/dev/null || true)
 normal=$(tput sgr0 2>/dev/null || true)
 title() { printf '\n%s== %s%s\n' "$bold" "$*" "$normal"; }
-show() { printf '\n%s$ %s%s\n' "$bold" "$*" "$normal"; "$@"; }
+# show COMMAND…: run a command as a user would type it.
+show() { printf '\n%s$ %s%s\n' "$bold" "${1##*/} ${*:2}" "$normal"; "$@"; }
 
 # step SENTENCE COMMAND…: say what is done, do it, say how long that took.
 step() {
@@ -96,12 +97,12 @@ up() {
 	show "$kubectl" logs -n $namespace deploy/python-app-log -c log-bridge --tail=10
 
 	title "To look further"
+	[ "${USE_KUBECONFIG:-}" = 1 ] || printf 'export KUBECONFIG=%s PATH=$PATH:%s\n' "$KUBECONFIG" "$(dirname "$kubectl")"
 	cat <<-END
-	${USE_KUBECONFIG:+#}export KUBECONFIG=${KUBECONFIG:-}
-	$kubectl logs -f -n $namespace deploy/python-app-log -c log-bridge
-	$kubectl get pod -n $namespace -o yaml          # what was added
-	$kubectl logs -n log-bridge deploy/log-bridge   # the webhook's decisions
-	make demo-down${USE_KUBECONFIG:+ USE_KUBECONFIG=1}                                  # remove everything again
+	kubectl logs -f -n $namespace deploy/python-app-log -c log-bridge
+	kubectl get pod -n $namespace -o yaml          # what was added
+	kubectl logs -n log-bridge deploy/log-bridge   # the webhook's decisions
+	make demo-down${USE_KUBECONFIG:+ USE_KUBECONFIG=1}
 	END
 }
 
