@@ -29,6 +29,7 @@ const (
 	// The API server makes its certificate itself, for the name localhost and the addresses above, and signs it with
 	// a key that it forgets. So the file serves as the authority's as well.
 	certificate = configDir + "/pki/apiserver.crt"
+	tokenFile   = configDir + "/admin.token"
 )
 
 const pauseImage = "localhost/log-bridge-cluster/pause:1"
@@ -63,6 +64,7 @@ func writeConfig(dir, name string) (token string, err error) {
 		}
 	}
 	files["tokens.csv"] = tokens.String()
+	files[filepath.Base(tokenFile)] = token
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return "", err

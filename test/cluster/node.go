@@ -35,9 +35,8 @@ type node struct {
 	Name   string
 	Dir    string // of the cluster, as the machine sees it
 	Cgroup string // id of its cgroups
-	Kube   string // folder of the Kubernetes programs
+	Kube   string // the program that is all of Kubernetes
 	Pause  string // archive of the pause image
-	Token  string // of the administrator
 	Inside bool   // the cgroup namespace has been entered
 }
 
@@ -116,7 +115,11 @@ func (n node) run(ctx context.Context, tell func(report)) error {
 		return err
 	}
 	go forward(socket)
-	api, err := newAPI("127.0.0.1:"+apiPort, certificate, n.Token)
+	token, err := os.ReadFile(tokenFile)
+	if err != nil {
+		return err
+	}
+	api, err := newAPI("127.0.0.1:"+apiPort, certificate, string(token))
 	if err != nil {
 		return err
 	}
@@ -174,7 +177,8 @@ func (n node) mount() error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Join(n.Dir, "lib/kubernetes/bin"), 0o755); err != nil {
+	program := filepath.Join(n.Dir, "lib/kubernetes/bin", kube.name)
+	if err := os.WriteFile(program, nil, 0o755); err != nil {
 		return err
 	}
 	const plain = syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOEXEC
@@ -188,7 +192,8 @@ func (n node) mount() error {
 		{"proc", "/proc", "proc", plain, ""},
 		{"sysfs", "/sys", "sysfs", plain, ""},
 		{"tmpfs", "/run", "tmpfs", syscall.MS_NOSUID | syscall.MS_NODEV, "mode=755"},
-		{n.Kube, filepath.Join(n.Dir, "lib/kubernetes/bin"), "", syscall.MS_BIND, ""},
+		// The file, not its folder: it can then be started also after it was removed from the cache.
+		{n.Kube, program, "", syscall.MS_BIND, ""},
 		{filepath.Join(n.Dir, "log"), logDir, "", syscall.MS_BIND, ""},
 		// Last, since it may hide the sources of the others.
 		{filepath.Join(n.Dir, "lib"), "/var/lib", "", syscall.MS_BIND | syscall.MS_REC, ""},

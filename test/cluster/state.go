@@ -50,7 +50,7 @@ func (c cluster) id() string {
 // A record says which process a cluster lives in, and how to use it.
 type record struct {
 	Node    process
-	Kube    string // folder of the Kubernetes programs that it runs
+	Kube    string // the program that it runs
 	Address string // where the machine reaches the API server
 	Token   string // of the administrator
 	Ready   bool   // up has seen it work

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -31,15 +30,17 @@ const (
 	helmVersion       = "v4.3.1"
 )
 
+var kube = tool{
+	name: "kube", module: "test/cluster/kube", pkg: ".",
+	also:  []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"},
+	words: "Kubernetes " + kubernetesVersion + " and etcd, which takes about 13 minutes of CPU time",
+	flags: []string{"-ldflags=-s -w" +
+		" -X k8s.io/component-base/version.gitVersion=" + kubernetesVersion +
+		" -X k8s.io/client-go/pkg/version.gitVersion=" + kubernetesVersion},
+}
+
 var tools = []tool{
-	{
-		name: "kube", module: "test/cluster", pkg: "./kube",
-		also:  []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"},
-		words: "Kubernetes " + kubernetesVersion + " and etcd, which takes about 13 minutes of CPU time",
-		flags: []string{"-ldflags=-s -w" +
-			" -X k8s.io/component-base/version.gitVersion=" + kubernetesVersion +
-			" -X k8s.io/client-go/pkg/version.gitVersion=" + kubernetesVersion},
-	},
+	kube,
 	{
 		name: "helm", module: "test/tools/helm", pkg: "helm.sh/helm/v4/cmd/helm",
 		words: "Helm " + helmVersion + ", which takes about 4 minutes of CPU time",
@@ -57,12 +58,6 @@ func toolPath(ctx context.Context, name string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("tool: no tool %q; want kubectl, helm or golangci-lint", name)
-}
-
-// kubeDir returns the folder of the Kubernetes programs.
-func kubeDir(ctx context.Context) (string, error) {
-	path, err := toolPath(ctx, "kube")
-	return filepath.Dir(path), err
 }
 
 // build returns the folder that holds the tool, after compiling it if need be.
@@ -114,16 +109,24 @@ func (t tool) build(ctx context.Context) (string, error) {
 	if err := command.Run(); err != nil {
 		return "", fmt.Errorf("compile %s: %w", t.name, err)
 	}
-	for _, name := range t.also {
-		if err := os.Symlink(t.name, filepath.Join(temp, name)); err != nil {
-			return "", err
-		}
+	if err := t.link(temp); err != nil {
+		return "", err
 	}
 	if err := os.Rename(temp, dir); err != nil {
 		return "", err
 	}
 	done()
 	return dir, nil
+}
+
+// link gives the program its further names.
+func (t tool) link(dir string) error {
+	for _, name := range t.also {
+		if err := os.Symlink(t.name, filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // key names everything that the tool is compiled from: the module's two files name its dependencies to the byte.
@@ -133,15 +136,15 @@ func (t tool) key(module string) (string, error) {
 		return "", fmt.Errorf("run go env: %w", err)
 	}
 	files := []string{filepath.Join(module, "go.mod"), filepath.Join(module, "go.sum")}
-	if strings.HasPrefix(t.pkg, ".") {
-		sources, err := filepath.Glob(filepath.Join(module, t.pkg, "*.go"))
+	if t.pkg == "." {
+		sources, err := filepath.Glob(filepath.Join(module, "*.go"))
 		if err != nil {
 			return "", err
 		}
 		files = append(files, sources...)
 	}
 	hash := sha256.New()
-	fmt.Fprintln(hash, t, string(version))
+	fmt.Fprintln(hash, t.pkg, t.also, t.flags, string(version))
 	for _, file := range files {
 		data, err := os.ReadFile(file)
 		if err != nil {

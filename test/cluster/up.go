@@ -38,11 +38,11 @@ func (c cluster) up(ctx context.Context, foreground bool) error {
 	if err := installPackages(nodePackages); err != nil {
 		return err
 	}
-	kube, err := kubeDir(ctx)
+	program, err := toolPath(ctx, kube.name)
 	if err != nil {
 		return err
 	}
-	if r, err := c.running(); err == nil && !foreground && r.Kube == kube {
+	if r, err := c.running(); err == nil && !foreground && r.Kube == program {
 		err := c.healthy(r)
 		if err == nil {
 			say("The cluster %q is up already.", c.name)
@@ -56,7 +56,7 @@ func (c cluster) up(ctx context.Context, foreground bool) error {
 	}
 
 	done := step("Starting the cluster %q", c.name)
-	n, err := c.start(kube)
+	n, err := c.start(program)
 	if err == nil {
 		err = n.awaitReady(ctx)
 	}
@@ -171,16 +171,19 @@ type startedNode struct {
 }
 
 // start starts the supervising process in new namespaces.
-func (c cluster) start(kube string) (startedNode, error) {
+func (c cluster) start(program string) (startedNode, error) {
 	var none startedNode
 	pause, err := pauseArchive()
 	if err != nil {
 		return none, err
 	}
-	for _, dir := range []string{"lib/kubernetes", "log"} {
+	for _, dir := range []string{"lib/kubernetes/bin", "log"} {
 		if err := os.MkdirAll(c.path(dir), 0o755); err != nil {
 			return none, err
 		}
+	}
+	if err := kube.link(c.path("lib/kubernetes/bin")); err != nil {
+		return none, err
 	}
 	token, err := writeConfig(c.path("lib/kubernetes"), c.name)
 	if err != nil {
@@ -215,7 +218,7 @@ func (c cluster) start(kube string) (startedNode, error) {
 	}
 	defer output.Close()
 
-	arg, err := json.Marshal(node{Name: c.name, Dir: c.dir, Cgroup: c.id(), Kube: kube, Pause: pause, Token: token})
+	arg, err := json.Marshal(node{Name: c.name, Dir: c.dir, Cgroup: c.id(), Kube: program, Pause: pause})
 	if err != nil {
 		return none, err
 	}
@@ -231,7 +234,7 @@ func (c cluster) start(kube string) (startedNode, error) {
 		return none, fmt.Errorf("start the node: %w", err)
 	}
 	n := startedNode{ended: make(chan struct{}), reports: reports, lifeline: lifeline}
-	n.record = record{Kube: kube, Address: socket.Addr().String(), Token: token}
+	n.record = record{Kube: program, Address: socket.Addr().String(), Token: token}
 	n.record.Node, err = processOf(command.Process.Pid)
 	go func() {
 		command.Wait()
