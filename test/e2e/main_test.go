@@ -8,6 +8,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -53,6 +54,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (code int, err error) {
+	flag.Parse() // for testing.Short
 	if bed.skip = whyNot(); bed.skip != "" {
 		return m.Run(), nil
 	}
