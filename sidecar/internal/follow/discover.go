@@ -27,9 +27,12 @@ func (f *Follower) look(now time.Time) {
 		f.round++
 		holder := map[string]*file{} // who had a name before
 		for _, x := range f.open {
-			if x.named {
+			if x.current() {
 				holder[x.Container+":"+x.Path] = x
 			}
+		}
+		if !f.looked {
+			f.holdersBefore(holder)
 		}
 		dirs := map[string]bool{}
 		for i := range f.sources {

@@ -26,6 +26,7 @@ type file struct {
 
 	ready bool  // it may have bytes that are not delivered
 	scan  int64 // up to here no newline stands behind Offset
+	solid int64 // and this is behind the last byte of it that is not NUL
 
 	// before is the generation that had this file's name before it; its bytes go
 	// out first. behind says that a file was not read to its end since it lost

@@ -68,6 +68,16 @@ func (f *Follower) step(x *file, now time.Time) (delivered int64, again bool, er
 		// file begins with a hole, and the new lines stand behind it.
 		return 0, f.skipHole(x), nil
 	}
+	if x.Flags&checkpoint.Cut != 0 && n > back {
+		// The line was ended for want of a writer. If one came and ends it, that is
+		// done already.
+		x.Flags &^= checkpoint.Cut
+		if buf[back] == '\n' {
+			x.advance(buf[back : back+1])
+			f.keep(x)
+			return 0, true, nil
+		}
+	}
 	data := buf[back:n]
 	atEnd := n < len(buf)
 	// Space that is allocated ahead of the data reads as NULs: not yet written.
@@ -113,7 +123,7 @@ func (f *Follower) delivered(x *file, data []byte) {
 // pieces. Nothing of it is kept in memory, and nothing is written before its
 // newline is in the file, so that no other file waits for the rest of it.
 func (f *Follower) longLine(x *file) (delivered int64, again bool, err error) {
-	x.scan = max(x.scan, x.Offset)
+	x.scan, x.solid = max(x.scan, x.Offset), max(x.solid, x.Offset)
 	piece := f.buf[:blockSize]
 	for looked := 0; ; looked += blockSize {
 		if looked >= turn {
@@ -128,8 +138,12 @@ func (f *Follower) longLine(x *file) (delivered int64, again bool, err error) {
 			x.scan += int64(i) + 1
 			break
 		}
+		if data := bytes.TrimRight(piece[:n], "\x00"); len(data) > 0 {
+			x.solid = x.scan + int64(len(data))
+		}
 		if n < len(piece) {
-			return 0, false, nil // the tail is read again when it has grown
+			x.scan = x.solid // what is allocated ahead may be written yet
+			return 0, false, nil
 		}
 		x.scan += int64(n)
 	}
@@ -168,41 +182,62 @@ func (f *Follower) longLine(x *file) (delivered int64, again bool, err error) {
 
 // flush delivers an unfinished last line and ends it.
 func (f *Follower) flush(x *file) error {
-	first := true
-	for {
-		if !x.holds(x.Anchor, x.Offset-int64(len(x.Anchor))) {
-			return nil // truncated: what was unfinished is gone
-		}
-		piece := f.buf[:blockSize]
+	if !x.holds(x.Anchor, x.Offset-int64(len(x.Anchor))) {
+		return nil // truncated: what was unfinished is gone
+	}
+	end, err := f.dataEnd(x)
+	if err != nil {
+		f.readFailed(x, err)
+		return nil
+	}
+	for first := true; x.Offset < end; first = false {
+		piece := f.buf[:min(blockSize, end-x.Offset)]
 		n, err := x.pread(piece, x.Offset)
-		if err != nil {
-			f.readFailed(x, err)
-			return nil
+		if err != nil || n < len(piece) || !x.holds(x.Anchor, x.Offset-int64(len(x.Anchor))) {
+			// Truncated meanwhile. What is out is ended, so that the next line is a
+			// line of its own.
+			if first {
+				return nil
+			}
+			return f.sink(x).Piece(x.Container, x.Path, []byte("\n"), false, true)
 		}
-		last := n < len(piece)
-		data := piece[:n]
+		last := x.Offset+int64(n) == end
+		out := piece
 		if last {
-			data = bytes.TrimRight(data, "\x00")
-		}
-		if len(data) == 0 && first {
-			return nil
-		}
-		out := data
-		if last {
-			out = append(data[:len(data):len(data)], '\n')
+			out = append(out[:n:n], '\n')
 		}
 		if err := f.sink(x).Piece(x.Container, x.Path, out, first, last); err != nil {
 			return err
 		}
-		first = false
-		x.advance(data)
+		x.advance(piece)
+		f.stats.Bytes += int64(n)
 		if last {
 			x.Flags |= checkpoint.Cut
 			f.keep(x)
-			f.stats.Bytes += int64(len(data))
-			return nil
 		}
 	}
+	return nil
+}
+
+// dataEnd is the position behind the last byte of a file that is not NUL: space that is
+// allocated ahead of the data reads as NULs.
+func (f *Follower) dataEnd(x *file) (int64, error) {
+	st, err := x.stat()
+	if err != nil {
+		return 0, err
+	}
+	for end := st.Size; end > x.Offset; {
+		piece := f.buf[:min(blockSize, end-x.Offset)]
+		n, err := x.pread(piece, end-int64(len(piece)))
+		if err != nil {
+			return 0, err
+		}
+		if data := bytes.TrimRight(piece[:n], "\x00"); len(data) > 0 {
+			return end - int64(len(piece)) + int64(len(data)), nil
+		}
+		end -= int64(len(piece))
+	}
+	return x.Offset, nil
 }
 
 // readFailed says that a file cannot be read; it is tried again at the next look.

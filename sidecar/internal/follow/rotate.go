@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"os"
+	"path"
 	"slices"
 	"time"
 
@@ -76,27 +77,50 @@ func (f *Follower) findRotated(dirs map[string]bool, now time.Time) {
 			if unix.Lstat(real, &st) != nil || !wanted[st.Ino] || f.inode[inode{uint64(st.Dev), st.Ino}] != nil { //nolint:unconvert // Dev is 32 bits wide on some architectures
 				continue
 			}
-			f.adopt(real, nil, func(c *file) bool { return c.Flags&checkpoint.Done == 0 }, now)
+			f.adopt(real, nil, "", func(c *file) bool { return c.Flags&checkpoint.Done == 0 }, now)
 		}
 	}
 }
 
-// findMissed looks for generations of a name that came and went between two looks:
-// siblings of the name, born after the newest generation that is known. old is the
-// file that had the name at the look before.
+// holdersBefore adds, after a restart, the newest generation of each name that the
+// checkpoint knows.
+func (f *Follower) holdersBefore(holder map[string]*file) {
+	for _, c := range f.closed {
+		name := c.Container + ":" + c.Path
+		if old := holder[name]; c.Flags&checkpoint.Copy == 0 && c.Path != "" && (old == nil || c.Birth > old.Birth) {
+			holder[name] = c
+		}
+	}
+}
+
+// findMissed looks for generations of a name that came and went between two looks, or
+// while the sidecar was down: siblings of the name, born after the newest generation
+// that is known. old is that generation.
 func (f *Follower) findMissed(name string, old *file, now time.Time) {
 	if old.named && old.Container+":"+old.Path == name {
 		return // nothing happened to the name
 	}
-	for _, real := range siblings(old.node.Real) {
+	src, real := old.src, old.node.Real
+	if !f.looked {
+		if src = f.sourceOf(old.Container); src == nil {
+			return
+		}
+		dir, err := src.tree.Resolve(path.Dir(old.Path))
+		if err != nil {
+			return
+		}
+		real = path.Join(dir.Real, path.Base(old.Path))
+	}
+	for _, real := range siblings(real) {
 		// Two files born in one tick of the kernel's clock (4 ms) have the same birth time.
-		f.adopt(real, old, func(c *file) bool { return c.Birth > old.Birth || c.Birth == old.Birth && c.Birth != 0 }, now)
+		f.adopt(real, src, old.Path, func(c *file) bool { return c.Birth > old.Birth || c.Birth == old.Birth && c.Birth != 0 }, now)
 	}
 }
 
 // adopt opens a file that has no followed name, and follows it if ok says so of its
-// record. It is a generation of old, or known from the checkpoint.
-func (f *Follower) adopt(real string, old *file, ok func(*file) bool, now time.Time) {
+// record. It is known from the checkpoint, or, with a source, a generation of the file
+// at path.
+func (f *Follower) adopt(real string, src *source, path string, ok func(*file) bool, now time.Time) {
 	n, err := tree.At(real)
 	if err != nil || f.inode[inode{n.Dev, n.Ino}] != nil {
 		return
@@ -117,9 +141,9 @@ func (f *Follower) adopt(real string, old *file, ok func(*file) bool, now time.T
 				x, _ = f.take(src, n, fd)
 			}
 		}
-	case old != nil && ok(&file{Record: checkpoint.Record{Ident: id}}):
-		n.Path = old.Path
-		x, _ = f.take(old.src, n, fd)
+	case src != nil && ok(&file{Record: checkpoint.Record{Ident: id}}):
+		n.Path = path
+		x, _ = f.take(src, n, fd)
 		f.stats.Rotations++
 	}
 	if x == nil {
