@@ -57,6 +57,20 @@ change of the mode deletes nothing that the other has made.
 {{- end -}}
 {{- end -}}
 
+{{/* Which namespaces are served. */}}
+{{- define "log-bridge.namespaceSelector" -}}
+namespaceSelector:
+  matchExpressions:
+    {{- with .Values.webhook.excludedNamespaces }}
+    - key: kubernetes.io/metadata.name
+      operator: NotIn
+      values: {{ toJson . }}
+    {{- end }}
+    - key: log-bridge.dev/inject
+      operator: NotIn
+      values: ["false"]
+{{- end -}}
+
 {{/* Whether the cluster knows ValidatingAdmissionPolicy v1. */}}
 {{- define "log-bridge.policies" -}}
 {{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version -}}true{{- end -}}

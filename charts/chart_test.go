@@ -1,0 +1,422 @@
+// Package charts tests the chart as Helm renders it. The program is the one that the
+// environment variable HELM names, else the one on the PATH; without one the tests are
+// skipped. make test provides it.
+package charts
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+)
+
+func helm(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	program := os.Getenv("HELM")
+	if program == "" {
+		var err error
+		if program, err = exec.LookPath("helm"); err != nil {
+			t.Skip("no helm: put it on the PATH or name it in HELM; make test does")
+		}
+	}
+	cmd := exec.Command(program, args...)
+	// Nothing of the person who runs the tests goes in: no plugin, no cluster.
+	home := t.TempDir()
+	cmd.Env = append(os.Environ(), "HELM_CONFIG_HOME="+home, "HELM_CACHE_HOME="+home, "HELM_DATA_HOME="+home, "KUBECONFIG="+filepath.Join(home, "none"))
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("helm %s: %w\n%s", strings.Join(args, " "), err, &stderr)
+	}
+	return stdout.String(), nil
+}
+
+// template renders the chart. Each set is an argument of --set.
+func template(t *testing.T, sets ...string) (string, error) {
+	t.Helper()
+	args := []string{"template", "log-bridge", "log-bridge", "--namespace", "logging", "--kube-version", "1.36.0"}
+	for _, s := range sets {
+		args = append(args, "--set", s)
+	}
+	return helm(t, args...)
+}
+
+// objects are the rendered documents, each checked against the type of its kind: a
+// field that Kubernetes does not know fails the test.
+func objects(t *testing.T, rendered string) map[string]any {
+	t.Helper()
+	all := map[string]any{}
+	for doc := range strings.SplitSeq(rendered, "\n---\n") {
+		var head struct {
+			Kind     string
+			Metadata struct{ Name, Namespace string }
+		}
+		if err := yaml.Unmarshal([]byte(doc), &head); err != nil {
+			t.Fatalf("%v in\n%s", err, doc)
+		}
+		var object any
+		namespaced := true
+		switch head.Kind {
+		case "":
+			continue
+		case "Deployment":
+			object = &appsv1.Deployment{}
+		case "Service":
+			object = &corev1.Service{}
+		case "ServiceAccount":
+			object = &corev1.ServiceAccount{}
+		case "Secret":
+			object = &corev1.Secret{}
+		case "PodDisruptionBudget":
+			object = &policyv1.PodDisruptionBudget{}
+		case "Role":
+			object = &rbacv1.Role{}
+		case "RoleBinding":
+			object = &rbacv1.RoleBinding{}
+		case "ClusterRole":
+			object, namespaced = &rbacv1.ClusterRole{}, false
+		case "ClusterRoleBinding":
+			object, namespaced = &rbacv1.ClusterRoleBinding{}, false
+		case "MutatingWebhookConfiguration":
+			object, namespaced = &admissionv1.MutatingWebhookConfiguration{}, false
+		case "ValidatingAdmissionPolicy":
+			object, namespaced = &admissionv1.ValidatingAdmissionPolicy{}, false
+		case "ValidatingAdmissionPolicyBinding":
+			object, namespaced = &admissionv1.ValidatingAdmissionPolicyBinding{}, false
+		case "Certificate", "Issuer":
+			object = &map[string]any{}
+		default:
+			t.Fatalf("kind %q is new here; say how it is checked", head.Kind)
+		}
+		if err := yaml.UnmarshalStrict([]byte(doc), object); err != nil {
+			t.Fatalf("%s %s: %v", head.Kind, head.Metadata.Name, err)
+		}
+		if (head.Metadata.Namespace == "logging") != namespaced {
+			t.Errorf("%s %s: namespace %q", head.Kind, head.Metadata.Name, head.Metadata.Namespace)
+		}
+		name := head.Kind + "/" + head.Metadata.Name
+		if all[name] != nil {
+			t.Errorf("%s is rendered twice", name)
+		}
+		all[name] = object
+	}
+	return all
+}
+
+func render(t *testing.T, sets ...string) map[string]any {
+	t.Helper()
+	rendered, err := template(t, sets...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects(t, rendered)
+}
+
+func names(all map[string]any) []string {
+	var names []string
+	for name := range all {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func get[T any](t *testing.T, all map[string]any, name string) *T {
+	t.Helper()
+	object, ok := all[name].(*T)
+	if !ok {
+		t.Fatalf("no %s; there are %v", name, names(all))
+	}
+	return object
+}
+
+func TestLint(t *testing.T) {
+	if _, err := helm(t, "lint", "--strict", "log-bridge"); err != nil {
+		t.Error(err)
+	}
+}
+
+// Each way to install the chart makes the objects that it should, the same each time.
+func TestObjects(t *testing.T) {
+	always := []string{"Deployment/log-bridge", "MutatingWebhookConfiguration/log-bridge", "PodDisruptionBudget/log-bridge",
+		"Service/log-bridge-webhook", "ServiceAccount/log-bridge",
+		"ValidatingAdmissionPolicy/log-bridge-mistakes", "ValidatingAdmissionPolicy/log-bridge-missing-sidecar",
+		"ValidatingAdmissionPolicyBinding/log-bridge-mistakes", "ValidatingAdmissionPolicyBinding/log-bridge-missing-sidecar"}
+	for name, test := range map[string]struct{ sets, more []string }{
+		"self": {nil, []string{"ClusterRole/log-bridge", "ClusterRoleBinding/log-bridge", "Role/log-bridge", "RoleBinding/log-bridge", "Secret/log-bridge-webhook"}},
+		"cert-manager": {[]string{"certificates.mode=cert-manager"}, []string{"Certificate/log-bridge-webhook", "Certificate/log-bridge-webhook-ca",
+			"Issuer/log-bridge-webhook-ca", "Issuer/log-bridge-webhook-selfsigned"}},
+		"cert-manager, own issuer": {[]string{"certificates.mode=cert-manager", "certificates.certManager.issuerName=corporate", "certificates.certManager.issuerKind=ClusterIssuer"},
+			[]string{"Certificate/log-bridge-webhook"}},
+		"provided": {[]string{"certificates.mode=provided", "certificates.provided.secretName=mine", "certificates.provided.caBundle=PEM"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first, err := template(t, test.sets...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			second, err := template(t, test.sets...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if first != second {
+				t.Error("two renders differ")
+			}
+			want := slices.Sorted(slices.Values(slices.Concat(always, test.more)))
+			if have := names(objects(t, first)); !slices.Equal(have, want) {
+				t.Errorf("objects:\nhave %v\nwant %v", have, want)
+			}
+		})
+	}
+}
+
+// Kubernetes 1.29 knows no admission policies, and the chart installs there.
+func TestOldestKubernetes(t *testing.T) {
+	rendered, err := helm(t, "template", "log-bridge", "log-bridge", "--namespace", "logging", "--kube-version", "1.29.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range objects(t, rendered) {
+		if strings.HasPrefix(name, "ValidatingAdmissionPolicy") {
+			t.Errorf("%s is rendered for Kubernetes 1.29", name)
+		}
+	}
+	if _, err := helm(t, "template", "log-bridge", "log-bridge", "--kube-version", "1.28.9"); err == nil {
+		t.Error("the chart installs on Kubernetes 1.28, which has no native sidecars")
+	}
+}
+
+func TestOtherReleaseName(t *testing.T) {
+	rendered, err := helm(t, "template", "logs", "log-bridge", "--namespace", "logging")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := objects(t, rendered)
+	deployment := get[appsv1.Deployment](t, all, "Deployment/logs-log-bridge")
+	for _, want := range []string{"--service=logs-log-bridge-webhook", "--cert-secret=logs-log-bridge-webhook", "--webhook-configuration=logs-log-bridge", "--namespace=logging"} {
+		if !slices.Contains(deployment.Spec.Template.Spec.Containers[0].Args, want) {
+			t.Errorf("no argument %s", want)
+		}
+	}
+	get[corev1.Secret](t, all, "Secret/logs-log-bridge-webhook")
+	get[corev1.Service](t, all, "Service/logs-log-bridge-webhook")
+	get[admissionv1.MutatingWebhookConfiguration](t, all, "MutatingWebhookConfiguration/logs-log-bridge")
+}
+
+func TestConfiguration(t *testing.T) {
+	hook := get[admissionv1.MutatingWebhookConfiguration](t, render(t), "MutatingWebhookConfiguration/log-bridge").Webhooks[0]
+	if *hook.FailurePolicy != admissionv1.Ignore || *hook.TimeoutSeconds != 5 || *hook.ReinvocationPolicy != admissionv1.IfNeededReinvocationPolicy || *hook.SideEffects != admissionv1.SideEffectClassNone {
+		t.Errorf("failurePolicy %s, timeoutSeconds %d, reinvocationPolicy %s, sideEffects %s", *hook.FailurePolicy, *hook.TimeoutSeconds, *hook.ReinvocationPolicy, *hook.SideEffects)
+	}
+	if hook.ClientConfig.CABundle != nil {
+		t.Error("a caBundle is rendered, which would overwrite the webhook's own at each upgrade")
+	}
+	rule := hook.Rules[0]
+	if len(hook.Rules) != 1 || !slices.Equal(rule.Operations, []admissionv1.OperationType{"CREATE"}) || !slices.Equal(rule.Resources, []string{"pods"}) {
+		t.Errorf("rules: %v", hook.Rules)
+	}
+	want := "has(object.metadata.annotations) && object.metadata.annotations.exists(k, k.startsWith('" + contract.Prefix + "'))"
+	if len(hook.MatchConditions) != 1 || hook.MatchConditions[0].Expression != want {
+		t.Errorf("matchConditions: have %v, want %s", hook.MatchConditions, want)
+	}
+	selector := fmt.Sprint(hook.NamespaceSelector.MatchExpressions)
+	if selector != "[{kubernetes.io/metadata.name NotIn [kube-system]} {log-bridge.dev/inject NotIn [false]}]" {
+		t.Errorf("namespaceSelector: %s", selector)
+	}
+}
+
+func TestCaBundle(t *testing.T) {
+	all := render(t, "certificates.mode=provided", "certificates.provided.secretName=mine", "certificates.provided.caBundle=PEM")
+	hook := get[admissionv1.MutatingWebhookConfiguration](t, all, "MutatingWebhookConfiguration/log-bridge").Webhooks[0]
+	if string(hook.ClientConfig.CABundle) != "PEM" {
+		t.Errorf("caBundle %q", hook.ClientConfig.CABundle)
+	}
+	pod := get[appsv1.Deployment](t, all, "Deployment/log-bridge").Spec.Template.Spec
+	if len(pod.Volumes) != 1 || pod.Volumes[0].Secret.SecretName != "mine" {
+		t.Errorf("volumes: %v", pod.Volumes)
+	}
+	conf := get[admissionv1.MutatingWebhookConfiguration](t, render(t, "certificates.mode=cert-manager"), "MutatingWebhookConfiguration/log-bridge")
+	if have := conf.Annotations["cert-manager.io/inject-ca-from"]; have != "logging/log-bridge-webhook" {
+		t.Errorf("cert-manager.io/inject-ca-from: %q", have)
+	}
+}
+
+// The webhook may do what its certificates need, and nothing else.
+func TestPermissions(t *testing.T) {
+	all := render(t)
+	for name, want := range map[string]string{
+		"Role/log-bridge":        "[{[get update] [] [secrets] [log-bridge-webhook] []}]",
+		"ClusterRole/log-bridge": "[{[get patch] [admissionregistration.k8s.io] [mutatingwebhookconfigurations] [log-bridge] []}]",
+	} {
+		var rules []rbacv1.PolicyRule
+		switch role := all[name].(type) {
+		case *rbacv1.Role:
+			rules = role.Rules
+		case *rbacv1.ClusterRole:
+			rules = role.Rules
+		}
+		if have := fmt.Sprint(rules); have != want {
+			t.Errorf("%s: have %s, want %s", name, have, want)
+		}
+	}
+	if secret := get[corev1.Secret](t, all, "Secret/log-bridge-webhook"); len(secret.Data)+len(secret.StringData) > 0 {
+		t.Error("the Secret is rendered with data, which would overwrite the webhook's own at each upgrade")
+	}
+}
+
+func TestDeployment(t *testing.T) {
+	deployment := get[appsv1.Deployment](t, render(t), "Deployment/log-bridge")
+	if *deployment.Spec.Replicas != 2 || deployment.Spec.Strategy.RollingUpdate.MaxUnavailable.IntValue() != 0 {
+		t.Error("an update may leave no replica serving")
+	}
+	pod := deployment.Spec.Template.Spec
+	c := pod.Containers[0]
+	security := c.SecurityContext
+	if !*pod.SecurityContext.RunAsNonRoot || pod.SecurityContext.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault ||
+		*security.AllowPrivilegeEscalation || !*security.ReadOnlyRootFilesystem || !slices.Equal(security.Capabilities.Drop, []corev1.Capability{"ALL"}) {
+		t.Error("the pod does not meet Pod Security restricted")
+	}
+	if *pod.AutomountServiceAccountToken || c.VolumeMounts[0].MountPath != contract.TokenPath || pod.Volumes[0].Projected == nil {
+		t.Error("the token is not the projected one")
+	}
+	for _, spread := range pod.TopologySpreadConstraints {
+		if spread.WhenUnsatisfiable != corev1.ScheduleAnyway {
+			t.Errorf("the spread over %s is not soft", spread.TopologyKey)
+		}
+	}
+	if c.Image != "ghcr.io/log-bridge/log-bridge-webhook:0.1.0" || !slices.Contains(c.Args, "--image=ghcr.io/log-bridge/log-bridge:0.1.0") {
+		t.Errorf("image %s, arguments %q: not those of the appVersion", c.Image, c.Args)
+	}
+	pinned := get[appsv1.Deployment](t, render(t, "image.digest=sha256:aa", "webhook.image.digest=sha256:bb", "image.tag=x"), "Deployment/log-bridge").Spec.Template.Spec.Containers[0]
+	if pinned.Image != "ghcr.io/log-bridge/log-bridge-webhook@sha256:bb" || !slices.Contains(pinned.Args, "--image=ghcr.io/log-bridge/log-bridge@sha256:aa") {
+		t.Errorf("image %s, arguments %q: not those of the digests", pinned.Image, pinned.Args)
+	}
+}
+
+// The program takes every argument that the chart gives it, and its defaults for the
+// sidecar are those of the chart.
+func TestArguments(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "log-bridge-webhook")
+	if out, err := exec.Command("go", "build", "-o", program, "../webhook").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	help := func(args []string) string {
+		out, err := exec.Command(program, append(slices.Clone(args), "--help")...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("log-bridge-webhook %q: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	for _, sets := range [][]string{nil, {"certificates.mode=cert-manager"}, {"sidecar.resources.limits=null", "image.pullPolicy="}} {
+		help(get[appsv1.Deployment](t, render(t, sets...), "Deployment/log-bridge").Spec.Template.Spec.Containers[0].Args)
+	}
+	text := help([]string{"serve"})
+	for _, arg := range get[appsv1.Deployment](t, render(t), "Deployment/log-bridge").Spec.Template.Spec.Containers[0].Args {
+		name, value, _ := strings.Cut(arg, "=")
+		if !strings.HasSuffix(name, "-request") && !strings.HasSuffix(name, "-limit") {
+			continue
+		}
+		if value == "" {
+			value = "none"
+		}
+		_, of, _ := strings.Cut(text, "\n  "+name[1:]+" ")
+		of, _, _ = strings.Cut(of, "\n  -")
+		if !strings.Contains(of, "default "+value+")") {
+			t.Errorf("%s: the chart's default is %s, the program's is told as:%s", name, value, of)
+		}
+	}
+}
+
+// The policy that tells mistakes early knows the words of the contract.
+func TestPolicyKnowsTheContract(t *testing.T) {
+	policy := get[admissionv1.ValidatingAdmissionPolicy](t, render(t), "ValidatingAdmissionPolicy/log-bridge-mistakes")
+	variables := map[string]string{}
+	for _, v := range policy.Spec.Variables {
+		variables[v.Name] = v.Expression
+	}
+	var known, words, quantities, numbers, entries []string
+	for _, a := range contract.Annotations {
+		known = append(known, "'"+a.Key+"'")
+		list := a.Values
+		switch a.Kind {
+		case contract.Bool:
+			list = []string{"true", "false"}
+			fallthrough
+		case contract.Enum:
+			words = append(words, "'"+a.Name()+"': ['"+strings.Join(list, "', '")+"']")
+		case contract.Quantity:
+			quantities = append(quantities, "'"+a.Key+"'")
+		case contract.ID:
+			numbers = append(numbers, "'"+a.Key+"'")
+		case contract.Entries:
+			entries = append(entries, "'"+a.Name()+"'")
+		}
+	}
+	for name, want := range map[string][]string{"known": known, "words": words, "wrongQuantities": quantities, "wrongNumbers": numbers, "files": entries} {
+		// What stands between the first brackets, or braces for the map.
+		text := variables[name]
+		text, _, _ = strings.Cut(text[strings.IndexAny(text, "[{")+1:], map[bool]string{true: "}", false: "]"}[name == "words"])
+		have := strings.Split(text, ", '")
+		if name == "words" {
+			have = strings.Split(strings.TrimSuffix(text, "]"), "],")
+		}
+		for i, s := range have {
+			have[i] = strings.Trim(s, "' \n]")
+		}
+		for i, s := range want {
+			want[i] = strings.Trim(s, "' \n]")
+		}
+		slices.Sort(have)
+		slices.Sort(want)
+		if !slices.Equal(have, want) {
+			t.Errorf("%s:\nhave %q\nwant %q", name, have, want)
+		}
+	}
+}
+
+// What cannot be meant is refused with a sentence.
+func TestRefused(t *testing.T) {
+	for set, want := range map[string]string{
+		"replicas=3":                                                    "additional properties 'replicas' not allowed",
+		"webhook.replica=3":                                             "additional properties 'replica' not allowed",
+		"webhook.replicas=two":                                          "got string, want integer",
+		"webhook.failurePolicy=ignore":                                  "value must be one of 'Ignore', 'Fail'",
+		"webhook.timeoutSeconds=31":                                     "maximum: got 31, want 30",
+		"sidecar.resources.limits.memory=lots":                          "does not match pattern",
+		"certificates.mode=helm":                                        "value must be one of 'self', 'cert-manager', 'provided'",
+		"certificates.mode=provided":                                    "certificates.provided.secretName must name the Secret",
+		"certificates.provided.secretName=x":                            "certificates.provided is set, but certificates.mode is self",
+		"certificates.certManager.issuerName=x":                         "certificates.certManager.issuerName is set, but certificates.mode is self",
+		"certificates.mode=provided,certificates.provided.secretName=x": "certificates.provided.caBundle must hold the authority's certificate",
+		"webhook.hostNetwork=true":                                      "which the kubelet uses on every node",
+		"webhook.healthPort=8080":                                       "must differ; they are 10250, 8080, 8080",
+		"webhook.replicas=1,webhook.failurePolicy=Fail":                 "no annotated pod can be created",
+		"serviceAccount.create=false":                                   "set serviceAccount.name",
+	} {
+		t.Run(set, func(t *testing.T) {
+			if _, err := template(t, set); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("have %v, want %q", err, want)
+			}
+		})
+	}
+}
+
+// As a dependency the chart is given values that are not its own.
+func TestDependency(t *testing.T) {
+	if _, err := template(t, "global.registry=example", "enabled=true"); err != nil {
+		t.Error(err)
+	}
+}
