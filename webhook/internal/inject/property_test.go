@@ -1,0 +1,350 @@
+package inject_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"path"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/resource"
+	psa "k8s.io/pod-security-admission/api"
+	"k8s.io/pod-security-admission/policy"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/inject"
+	"github.com/log-bridge/log-bridge/webhook/internal/podgen"
+)
+
+// TestRandomPods holds what is promised to the user against random pods.
+func TestRandomPods(t *testing.T) {
+	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restricted := func(pod *corev1.Pod) bool {
+		results := evaluator.EvaluatePod(psa.LevelVersion{Level: psa.LevelRestricted, Version: psa.LatestVersion()}, &pod.ObjectMeta, &pod.Spec)
+		return policy.AggregateCheckResults(results).Allowed
+	}
+	seen := map[string]int{}
+	for seed := range uint64(3000) {
+		before := podgen.Pod(seed)
+		var pod, untouched corev1.Pod
+		decode(t, before, &pod)
+		decode(t, before, &untouched)
+		r := inject.Pod(&pod, config())
+		promised(t, r)
+		if !reflect.DeepEqual(pod, untouched) {
+			t.Errorf("seed %d: the pod given to inject was changed", seed)
+		}
+		for _, f := range r.Findings {
+			if f.Text == "" {
+				t.Errorf("seed %d: %s without a sentence", seed, f.Code)
+			}
+			seen[string(f.Code)]++
+		}
+		if len(r.Operations) == 0 {
+			seen["not injected"]++
+			continue
+		}
+		seen["injected"]++
+		for _, s := range r.Shares {
+			seen[string(s.Way)]++
+		}
+
+		text := apply(t, before, r)
+		var after corev1.Pod
+		decode(t, text, &after)
+		for what, err := range map[string]error{
+			"something was changed, not added": keeps(before, text),
+			"containers":                       uniqueAndShort(&after),
+			"arguments":                        argumentsMean(&after, r),
+			"resources":                        budget(&pod, &after),
+			"token":                            tokenless(&after),
+		} {
+			if err != nil {
+				t.Errorf("seed %d: %s: %v", seed, what, err)
+			}
+		}
+		if restricted(&pod) {
+			seen["restricted"]++
+			if !restricted(&after) {
+				t.Errorf("seed %d: the pod was restricted and is no longer", seed)
+			}
+		}
+		if again := inject.Pod(&after, config()); again.LeftAlone != inject.Already || len(again.Findings) > 0 {
+			t.Errorf("seed %d: a second time: left alone %q, %v", seed, again.LeftAlone, again.Findings)
+		}
+		if t.Failed() {
+			t.Logf("seed %d: %s", seed, before)
+			return
+		}
+	}
+	// The generator must reach what is to be tested.
+	for _, what := range []string{"injected", "not injected", "restricted", "share", "directory", "file", "LB0201", "LB0301", "LB0302", "LB0305", "LB0312", "LB0401"} {
+		if seen[what] < 10 {
+			t.Errorf("%q came %d times among the random pods; the generator no longer tests it", what, seen[what])
+		}
+	}
+	t.Log(seen)
+}
+
+func decode(t testing.TB, text []byte, into *corev1.Pod) {
+	t.Helper()
+	if err := json.Unmarshal(text, into); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// keeps says what of a JSON value is not in another, which may have more.
+func keeps(before, after []byte) error {
+	var a, b any
+	if err := json.Unmarshal(before, &a); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(after, &b); err != nil {
+		return err
+	}
+	return kept("", a, b)
+}
+
+func kept(at string, before, after any) error {
+	switch at {
+	case "/metadata/annotations/log-bridge.dev/status":
+		return nil
+	case "/metadata/annotations/cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes":
+		if b, ok := after.(string); ok && strings.HasPrefix(b, before.(string)) {
+			return nil
+		}
+	}
+	switch a := before.(type) {
+	case map[string]any:
+		b, _ := after.(map[string]any)
+		for k, v := range a {
+			if err := kept(at+"/"+k, v, b[k]); err != nil {
+				return err
+			}
+		}
+		return nil
+	case []any:
+		// What was there is there in its order; between may stand what was added.
+		b, _ := after.([]any)
+		next := 0
+		for i, v := range a {
+			var err error
+			for {
+				if next == len(b) {
+					return fmt.Errorf("%s/%d is gone or changed (%v)", at, i, err)
+				}
+				next++
+				if err = kept(fmt.Sprintf("%s/%d", at, i), v, b[next-1]); err == nil {
+					break
+				}
+			}
+		}
+		return nil
+	}
+	if !reflect.DeepEqual(before, after) {
+		return fmt.Errorf("%s: %v became %v", at, before, after)
+	}
+	return nil
+}
+
+// uniqueAndShort checks rules of the API server for names and mount paths, and that our
+// containers come first.
+func uniqueAndShort(pod *corev1.Pod) error {
+	if pod.Spec.InitContainers[0].Name != contract.Container {
+		return fmt.Errorf("the first init container is %s", pod.Spec.InitContainers[0].Name)
+	}
+	names := map[string]bool{}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if names[c.Name] || len(c.Name) > 63 {
+			return fmt.Errorf("name %s is there twice or too long", c.Name)
+		}
+		names[c.Name] = true
+		ours := map[string]bool{}
+		for _, m := range c.VolumeMounts {
+			if m.Name != contract.Volume {
+				continue
+			}
+			for _, other := range c.VolumeMounts {
+				if other.Name != contract.Volume && path.Clean(other.MountPath) == m.MountPath {
+					return fmt.Errorf("container %s: %s hides volume %s", c.Name, m.MountPath, other.Name)
+				}
+			}
+			if ours[m.MountPath] || strings.Contains(m.MountPath, ":") || path.Clean(m.MountPath) != m.MountPath || strings.HasPrefix(m.SubPath, "/") {
+				return fmt.Errorf("container %s: mount %+v", c.Name, m)
+			}
+			ours[m.MountPath] = true
+		}
+	}
+	return nil
+}
+
+// argumentsMean reads the sidecar's arguments as the kubelet and the sidecar do, and
+// compares them with what was asked for.
+func argumentsMean(pod *corev1.Pod, r inject.Result) error {
+	sidecar := pod.Spec.InitContainers[0]
+	var args []string
+	for _, arg := range sidecar.Args[1:] {
+		args = append(args, kubeletExpands(arg, sidecar.Env))
+	}
+	c, err := contract.ParseTail(args, io.Discard)
+	if err != nil {
+		return fmt.Errorf("%q: %w", args, err)
+	}
+	var want, have []string
+	for _, s := range r.Shares {
+		want = append(want, s.Entry)
+	}
+	for _, e := range slices.Concat(c.Stdout, c.Stderr) {
+		have = append(have, e.String())
+	}
+	if !slices.Equal(have, want) {
+		return fmt.Errorf("follows %q, want %q", have, want)
+	}
+	// Each file and folder that a container mounts from our volume is one that will be
+	// there: made by the sidecar or by a seeding container.
+	made := map[string]bool{}
+	for _, p := range slices.Concat(c.Files, c.Dirs, c.Seeded) {
+		made[p.Container+p.Path] = true
+	}
+	for _, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if container.Name == contract.Container || strings.HasPrefix(container.Name, contract.SeedContainerPrefix) && len(container.Command) > 1 && container.Command[1] == "seed" {
+			continue
+		}
+		for _, m := range container.VolumeMounts {
+			if m.Name == contract.Volume && !made[m.SubPath] {
+				return fmt.Errorf("container %s mounts %s, which nobody makes", container.Name, m.SubPath)
+			}
+		}
+	}
+	// Each view is of a volume that the sidecar mounts, with the variables it needs.
+	for _, v := range c.Views {
+		if !slices.ContainsFunc(sidecar.VolumeMounts, func(m corev1.VolumeMount) bool { return contract.Covers(m.MountPath, v.Dir) && m.ReadOnly }) {
+			return fmt.Errorf("view %s is of no volume of the sidecar", v)
+		}
+	}
+	return nil
+}
+
+// kubeletExpands is the rule for $(VAR) in arguments as the Kubernetes documentation
+// gives it, written from there and not from package inject.
+func kubeletExpands(text string, env []corev1.EnvVar) string {
+	values := map[string]string{}
+	for _, v := range env {
+		values[v.Name] = expandWith(v.Value, values)
+		if v.ValueFrom != nil {
+			values[v.Name] = "from-" + v.Name
+		}
+	}
+	return expandWith(text, values)
+}
+
+func expandWith(text string, values map[string]string) string {
+	var b strings.Builder
+	for i := 0; i < len(text); i++ {
+		if text[i] != '$' || i+1 == len(text) {
+			b.WriteByte(text[i])
+			continue
+		}
+		i++
+		switch end := strings.IndexByte(text[i:], ')'); {
+		case text[i] == '$':
+			b.WriteByte('$')
+		case text[i] == '(' && end > 0:
+			name := text[i+1 : i+end]
+			if v, ok := values[name]; ok {
+				b.WriteString(v)
+			} else {
+				b.WriteString("$(" + name + ")")
+			}
+			i += end
+		default:
+			b.WriteString("$" + text[i:i+1])
+		}
+	}
+	return b.String()
+}
+
+// budget checks QoS class, limits and requests.
+func budget(before, after *corev1.Pod) error {
+	if a, b := qos(before), qos(after); b < a {
+		return fmt.Errorf("QoS class %d became %d", a, b)
+	}
+	limit := func(pod *corev1.Pod) string {
+		q := resource.PodLimits(pod, resource.PodResourcesOptions{})[corev1.ResourceEphemeralStorage]
+		return q.String()
+	}
+	if a, b := limit(before), limit(after); a != b {
+		return fmt.Errorf("ephemeral-storage limit %s became %s", a, b)
+	}
+	sidecar := after.Spec.InitContainers[0].Resources
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+		request, requested := sidecar.Requests[name]
+		limit, limited := sidecar.Limits[name]
+		if before.Spec.Resources == nil && !requested {
+			return fmt.Errorf("no %s request: %+v", name, sidecar)
+		}
+		if requested && limited && request.Cmp(limit) > 0 {
+			return fmt.Errorf("%s request above its limit: %+v", name, sidecar)
+		}
+		all := before.Spec.Resources == nil
+		for _, c := range slices.Concat(before.Spec.InitContainers, before.Spec.Containers) {
+			_, ok := c.Resources.Limits[name]
+			all = all && ok
+		}
+		if all && !limited {
+			return fmt.Errorf("every container has a %s limit, the sidecar has none", name)
+		}
+	}
+	if _, ok := sidecar.Limits[corev1.ResourceEphemeralStorage]; ok {
+		return fmt.Errorf("the sidecar has an ephemeral-storage limit")
+	}
+	return nil
+}
+
+// qos is 0 for BestEffort, 1 for Burstable, 2 for Guaranteed, from the documentation of
+// Kubernetes.
+func qos(pod *corev1.Pod) int {
+	if r := pod.Spec.Resources; r != nil {
+		if len(r.Requests)+len(r.Limits) > 0 {
+			return 1 // the generator makes no Guaranteed ones of this kind
+		}
+	}
+	any, all := false, true
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+			limit, limited := c.Resources.Limits[name]
+			request, requested := c.Resources.Requests[name]
+			any = any || limited || requested
+			all = all && limited && (!requested || request.Cmp(limit) == 0)
+		}
+	}
+	switch {
+	case all:
+		return 2
+	case any:
+		return 1
+	}
+	return 0
+}
+
+// tokenless checks that no container of ours would be given a token.
+func tokenless(pod *corev1.Pod) error {
+	for _, c := range pod.Spec.InitContainers {
+		if c.Name != contract.Container && !(len(c.Command) > 1 && c.Command[0] == "/log-bridge/.bin/log-bridge") {
+			continue
+		}
+		if !slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
+			return m.MountPath == contract.TokenPath && m.SubPath == contract.TokenDir && m.ReadOnly
+		}) {
+			return fmt.Errorf("container %s would get a token", c.Name)
+		}
+	}
+	return nil
+}
