@@ -142,15 +142,16 @@ func Flags(fs *flag.FlagSet) *Config {
 	})
 	fs.StringVar(&c.State, "state", "", "`DIR` for the offsets (default "+StateDir+" in the first root)")
 	each("view", "`CONTAINER:PATH=DIR`: what the container sees at PATH is found in DIR; may repeat", func(s string) error {
-		left, dir, ok := strings.Cut(s, "=")
+		// DIR is absolute, so a path may hold a lone "=".
+		left, dir, ok := strings.Cut(s, "=/")
+		if !ok {
+			return errors.New("write CONTAINER:PATH=/DIR")
+		}
 		p, err := parsePlace(left)
 		if err != nil {
 			return err
 		}
-		if !ok || !strings.HasPrefix(dir, "/") {
-			return errors.New("write CONTAINER:PATH=/DIR")
-		}
-		c.Views = append(c.Views, View{Place: p, Dir: path.Clean(dir)})
+		c.Views = append(c.Views, View{Place: p, Dir: path.Clean("/" + dir)})
 		return nil
 	})
 	each("from-end", "`DIR` that outlives the pod: files in it are first followed from their end; may repeat", func(s string) error {

@@ -74,6 +74,9 @@ func ParseEntry(s string) (Entry, error) {
 	} else {
 		e.Pattern = s
 	}
+	if e.Pattern == "" {
+		return Entry{}, fmt.Errorf("%q names no path; write %s/absolute/path", s, s)
+	}
 	if !strings.HasPrefix(e.Pattern, "/") {
 		return Entry{}, fmt.Errorf("%q is not an absolute path; write the whole path, such as /app/%s", e.Pattern, strings.TrimLeft(path.Base("/"+e.Pattern), "/"))
 	}
