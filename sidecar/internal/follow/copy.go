@@ -67,8 +67,9 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 	}
 	for _, k := range f.open {
 		like := unlike
-		if k != x && k.named && k.Container == x.Container {
-			like = looksLikeCopyOf(x.node.Real, k.node.Real)
+		if k != x && k.Container == x.Container {
+			// A backup may have been copied before the original was renamed.
+			like = max(looksLikeCopyOf(x.node.Real, k.node.Real), looksLikeCopyOf(x.node.Real, k.Path))
 		}
 		if like == unlike || !x.headOf(k, st.Size) {
 			continue

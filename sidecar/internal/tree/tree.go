@@ -146,7 +146,10 @@ const maxLinks = 40
 // with fs.protected_symlinks it refuses links of other users in sticky directories.
 func (t *Tree) Resolve(p string) (Node, error) {
 	at, rest := "/", strings.Split(strings.Trim(p, "/"), "/")
-	n := Node{Path: "/", Mode: unix.S_IFDIR}
+	n, err := t.lstat("/")
+	if err != nil {
+		n = Node{Path: "/", Mode: unix.S_IFDIR} // there may be views deeper down
+	}
 	linked := false
 	for links := 0; len(rest) > 0; {
 		name := rest[0]
@@ -163,7 +166,6 @@ func (t *Tree) Resolve(p string) (Node, error) {
 			continue
 		}
 		next := path.Join(at, name)
-		var err error
 		n, err = t.lstat(next)
 		if errors.Is(err, unix.ENOENT) && t.above(next) {
 			n, err = Node{Path: next, Mode: unix.S_IFDIR}, nil
