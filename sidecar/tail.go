@@ -23,8 +23,6 @@ import (
 // undelivered; every other fault is said and tried again, since a sidecar that ends
 // makes its pod not ready.
 func tail(cfg contract.Config, stdout, stderr *os.File) error {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	// SIGPIPE would end the program before it could say why, SIGIO comes with the
 	// question whether a file has writers, and SIGHUP is not for a program without
 	// a configuration file.
@@ -48,6 +46,7 @@ func tail(cfg contract.Config, stdout, stderr *os.File) error {
 		Config: cfg, Store: store, Records: records, Say: words,
 		Stdout: emit.NewSink(stdout, cfg.Format), Stderr: emit.NewSink(stderr, cfg.Format),
 	}
+	end := awaitEnd(cfg.Grace, words, o.Stdout, o.Stderr)
 	var events chan fsnotify.Event
 	var faults chan error
 	if w, err := fsnotify.NewWatcher(); err == nil {
@@ -61,7 +60,7 @@ func tail(cfg contract.Config, stdout, stderr *os.File) error {
 	for {
 		wait, err := f.Sweep(time.Now())
 		if err != nil {
-			return err
+			return end.explain(err, f)
 		}
 		if isReady == nil {
 			if isReady, err = announce(cfg.StatePath()); err != nil {
@@ -90,9 +89,9 @@ func tail(cfg contract.Config, stdout, stderr *os.File) error {
 				words.Once("events", "watching for changes: %v; files are still checked every few seconds", err)
 			}
 			f.Lost()
-		case s := <-signals:
+		case <-end.begun:
 			timer.Stop()
-			return drain(f, cfg, o, words, s, signals)
+			return end.explain(f.Drain(time.Now(), end.left), f)
 		}
 		timer.Stop()
 	}
@@ -102,45 +101,69 @@ func changed(f *follow.Follower, e fsnotify.Event) {
 	f.Changed(e.Name, e.Op&^fsnotify.Write != 0)
 }
 
-// drain delivers what is left after a signal. It ends at the deadline, or at a second
-// signal, and then says how much is not delivered.
-func drain(f *follow.Follower, cfg contract.Config, o follow.Options, words *say.Sayer, s os.Signal, again <-chan os.Signal) error {
-	begun := time.Now()
-	var late <-chan time.Time
-	if cfg.Grace > 0 {
-		timer := time.NewTimer(cfg.Grace)
-		defer timer.Stop()
-		late = timer.C
+// ending is the end of the program as signals ask for it.
+type ending struct {
+	begun  chan struct{} // closed by the first SIGTERM or SIGINT
+	hurry  atomic.Pointer[string]
+	undone atomic.Int64 // bytes to deliver, -1 while nobody knows
+}
+
+// awaitEnd takes the signals. After the first one, what is left is delivered; the grace, or a
+// second one, ends that. It does so from a goroutine of its own, since the program may
+// be waiting for the reader of its output.
+func awaitEnd(grace time.Duration, words *say.Sayer, sinks ...*emit.Sink) *ending {
+	e := &ending{begun: make(chan struct{})}
+	e.undone.Store(-1)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	hurry := func(why string) {
+		e.hurry.Store(&why)
+		for _, s := range sinks {
+			s.SetDeadline(time.Now())
+		}
 	}
-	done := make(chan struct{})
-	defer close(done)
-	var why atomic.Value
 	go func() {
-		select {
-		case <-done:
-			return
-		case <-late:
-			why.Store(fmt.Sprintf("not done %v after %v", cfg.Grace, s))
-		case s := <-again:
-			why.Store(fmt.Sprintf("told a second time to stop (%v)", s))
+		first := <-signals
+		close(e.begun)
+		var late <-chan time.Time
+		if grace > 0 {
+			late = time.After(grace)
 		}
-		// The next write that would wait for the reader fails.
-		o.Stdout.SetDeadline(time.Now())
-		o.Stderr.SetDeadline(time.Now())
+		slow := time.NewTicker(time.Second)
+		for {
+			select {
+			case <-late:
+				hurry(fmt.Sprintf("not done %v after %v", grace, first))
+			case second := <-signals:
+				hurry(fmt.Sprintf("told a second time to stop (%v)", second))
+			case <-slow.C:
+				// Rare: a pod's end seldom takes so long. Whoever kills the sidecar then
+				// leaves this as the last word.
+				slow.Reset(10 * time.Second)
+				if n := e.undone.Load(); n >= 0 {
+					words.Say("stopping: %s to deliver", emit.Size(n))
+				} else {
+					words.Say("stopping: lines to deliver, but the reader of the output takes none")
+				}
+			}
+		}
 	}()
-	told := begun
-	err := f.Drain(begun, func(left int64) error {
-		if w := why.Load(); w != nil {
-			return errors.New("stopped")
-		}
-		if now := time.Now(); left > 0 && now.Sub(told) > time.Second {
-			told = now
-			words.Say("stopping: %s to deliver", emit.Size(left))
-		}
-		return nil
-	})
-	if w := why.Load(); w != nil && err != nil {
-		return fmt.Errorf("%v; %s are not delivered", w, emit.Size(f.Left()))
+	return e
+}
+
+// left is told how much there is to deliver. It ends the delivering of a program in a hurry.
+func (e *ending) left(n int64) error {
+	e.undone.Store(n)
+	if e.hurry.Load() != nil {
+		return emit.ErrLate
+	}
+	return nil
+}
+
+// explain makes a sentence of the error of an end in a hurry.
+func (e *ending) explain(err error, f *follow.Follower) error {
+	if why := e.hurry.Load(); errors.Is(err, emit.ErrLate) && why != nil {
+		return fmt.Errorf("%s; %s are not delivered", *why, emit.Size(f.Left()))
 	}
 	return err
 }

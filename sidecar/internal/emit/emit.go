@@ -5,23 +5,17 @@ package emit
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
 	"os"
 	"strconv"
 	"time"
 	"unicode/utf8"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
-	"golang.org/x/sys/unix"
 )
-
-// ErrClosed says that nobody reads any more (EPIPE).
-var ErrClosed = errors.New("the output is closed: nobody reads the lines any more")
 
 // Sink is an output. Use it from one goroutine, but for SetDeadline.
 type Sink struct {
-	f      *os.File
+	out    *output
 	format contract.Format
 	buf    []byte // formatted lines
 	prefix []byte // of the long line under way
@@ -30,52 +24,20 @@ type Sink struct {
 // flushAt is how many formatted bytes are gathered before a write.
 const flushAt = 64 << 10
 
-// NewSink makes a sink on an open file.
-//
-// A pipe is opened anew without blocking: then a write to a full pipe can be
-// ended by SetDeadline, and the other processes that share the descriptor see no
-// change. Where the pipe belongs to another user that is denied, and writes
-// block for as long as the reader stops.
+// NewSink makes a sink on an open file, which stays open.
 func NewSink(f *os.File, format contract.Format) *Sink {
-	s := &Sink{f: f, format: format}
-	// Not f.Fd(), which would put a descriptor that we share into blocking mode.
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return s
-	}
-	_ = conn.Control(func(fd uintptr) {
-		var st unix.Stat_t
-		if unix.Fstat(int(fd), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
-			return
-		}
-		own, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-		if err == nil {
-			s.f = os.NewFile(uintptr(own), f.Name())
-		}
-	})
-	return s
+	return &Sink{out: newOutput(f), format: format}
 }
 
-// SetDeadline ends a write that still waits for the reader at t; the zero time is
-// no deadline. Any goroutine may call it.
-func (s *Sink) SetDeadline(t time.Time) {
-	_ = s.f.SetWriteDeadline(t) // files and terminals have none, and do not wait
-}
-
-// write writes all of p and says how much of it went out.
-func (s *Sink) write(p []byte) (int, error) {
-	n, err := s.f.Write(p)
-	if errors.Is(err, unix.EPIPE) {
-		err = ErrClosed
-	}
-	return n, err
-}
+// SetDeadline ends a write that still waits for the reader at t, with ErrLate. Any
+// goroutine may call it.
+func (s *Sink) SetDeadline(t time.Time) { s.out.setDeadline(t) }
 
 // Lines writes a block of whole lines: each ends with a newline. It returns how many
 // bytes of p are out; after an error that may end within a line.
 func (s *Sink) Lines(container, path string, p []byte) (int, error) {
 	if s.format == contract.Raw {
-		return s.write(p)
+		return s.out.write(p)
 	}
 	done := 0
 	s.buf = s.buf[:0]
@@ -90,7 +52,7 @@ func (s *Sink) Lines(container, path string, p []byte) (int, error) {
 			s.buf = append(s.buf, '\n')
 		}
 		if len(s.buf) >= flushAt || len(rest) == 0 {
-			if _, err := s.write(s.buf); err != nil {
+			if _, err := s.out.write(s.buf); err != nil {
 				return done, err
 			}
 			s.buf, done = s.buf[:0], len(p)-len(rest)
@@ -113,16 +75,16 @@ func (s *Sink) Piece(container, path string, p []byte, first, last bool) error {
 			p = p[:n]
 		}
 		s.buf = appendObject(s.buf[:0], container, path, p, !last)
-		_, err := s.write(s.buf)
+		_, err := s.out.write(s.buf)
 		return err
 	case contract.Prefixed:
 		if first {
-			if _, err := s.write(appendPrefix(nil, container, path)); err != nil {
+			if _, err := s.out.write(appendPrefix(nil, container, path)); err != nil {
 				return err
 			}
 		}
 	}
-	_, err := s.write(p)
+	_, err := s.out.write(p)
 	return err
 }
 

@@ -3,8 +3,11 @@ package follow
 import (
 	"bytes"
 	"cmp"
+	"errors"
+	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -56,12 +59,21 @@ func (f *Follower) order() {
 // or a copy of one.
 func (x *file) current() bool { return x.named && x.Flags&checkpoint.Copy == 0 }
 
-// findRotated looks, after a restart, for files of the checkpoint that have lost
-// their name meanwhile: in the watched directories, by identity.
+// findRotated looks for files that were closed unfinished and have lost their name since:
+// in the watched directories, by identity. After a restart it then walks all that the
+// sidecar sees of the containers, and forgets the files that are nowhere any more.
 func (f *Follower) findRotated(dirs map[string]bool, now time.Time) {
-	wanted := map[uint64]bool{}
+	closed := map[uint64]bool{} // by inode number: false once it is found
 	for _, c := range f.closed {
-		wanted[c.Ino] = c.Flags&checkpoint.Done == 0
+		closed[c.Ino] = true
+	}
+	visit := func(real string) {
+		var st unix.Stat_t
+		if unix.Lstat(real, &st) != nil || !closed[st.Ino] {
+			return
+		}
+		closed[st.Ino] = false
+		f.adopt(real, nil, "", func(c *file) bool { return c.Flags&checkpoint.Done == 0 }, now)
 	}
 	for dir := range dirs {
 		entries, err := os.ReadDir(dir)
@@ -69,28 +81,78 @@ func (f *Follower) findRotated(dirs map[string]bool, now time.Time) {
 			continue
 		}
 		for _, e := range entries {
-			if !e.Type().IsRegular() {
-				continue
+			if e.Type().IsRegular() {
+				visit(dir + "/" + e.Name())
 			}
-			real := dir + "/" + e.Name()
-			var st unix.Stat_t
-			if unix.Lstat(real, &st) != nil || !wanted[st.Ino] || f.inode[inode{uint64(st.Dev), st.Ino}] != nil { //nolint:unconvert // Dev is 32 bits wide on some architectures
-				continue
-			}
-			f.adopt(real, nil, "", func(c *file) bool { return c.Flags&checkpoint.Done == 0 }, now)
+		}
+	}
+	if f.looked || len(f.closed) == 0 || !f.walk(visit) {
+		return
+	}
+	for _, c := range slices.Clone(f.closed) {
+		if closed[c.Ino] {
+			f.forget(c)
 		}
 	}
 }
 
-// holdersBefore adds, after a restart, the newest generation of each name that the
-// checkpoint knows.
-func (f *Follower) holdersBefore(holder map[string]*file) {
-	for _, c := range f.closed {
-		name := c.Container + ":" + c.Path
-		if old := holder[name]; c.Flags&checkpoint.Copy == 0 && c.Path != "" && (old == nil || c.Birth > old.Birth) {
-			holder[name] = c
+// walkMost is the most that is walked through after a restart: a volume of the user's may
+// hold millions of files that are not ours to follow.
+const walkMost = 100_000
+
+// walk calls visit for each regular file that the sidecar sees. It returns false if it did not
+// see all.
+func (f *Follower) walk(visit func(real string)) bool {
+	errFull := errors.New("too many files")
+	walked := map[string]bool{}
+	n := 0
+	for _, src := range f.sources {
+		for _, root := range src.tree.Dirs() {
+			if walked[root] {
+				continue
+			}
+			walked[root] = true
+			err := filepath.WalkDir(root, func(real string, e fs.DirEntry, err error) error {
+				if n++; n > walkMost {
+					return errFull
+				}
+				if err == nil && e.Type().IsRegular() {
+					visit(real)
+				}
+				return err
+			})
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return false
+			}
 		}
 	}
+	return true
+}
+
+// forget frees the record of a closed file that is gone.
+func (f *Follower) forget(x *file) {
+	f.closed = slices.DeleteFunc(f.closed, func(c *file) bool { return c == x })
+	if err := f.store.Free(x.pair); err != nil {
+		f.say.Once("checkpoint", "%v", err)
+	}
+}
+
+// holders are the newest generations of each name that are known: those that have it, or
+// had it last, in this process or before a restart.
+func (f *Follower) holders() map[string]*file {
+	holder := make(map[string]*file, len(f.open))
+	for _, files := range [][]*file{f.open, f.closed} {
+		for _, x := range files {
+			if x.Path == "" || x.Flags&checkpoint.Copy != 0 {
+				continue
+			}
+			name := x.Container + ":" + x.Path
+			if old := holder[name]; old == nil || !old.named && (x.named || x.Birth > old.Birth) {
+				holder[name] = x
+			}
+		}
+	}
+	return holder
 }
 
 // findMissed looks for generations of a name that came and went between two looks, or
@@ -100,8 +162,8 @@ func (f *Follower) findMissed(name string, old *file, now time.Time) {
 	if old.named && old.Container+":"+old.Path == name {
 		return // nothing happened to the name
 	}
-	src, real := old.src, old.node.Real
-	if !f.looked {
+	src, real := old.src, old.home
+	if real == "" { // only known from the checkpoint
 		if src = f.sourceOf(old.Container); src == nil {
 			return
 		}
@@ -217,10 +279,7 @@ func (f *Follower) finish(x *file, exists bool) {
 	f.settleCopies(x)
 	f.close(x)
 	if !exists {
-		f.closed = slices.DeleteFunc(f.closed, func(c *file) bool { return c == x })
-		if err := f.store.Free(x.pair); err != nil {
-			f.say.Once("checkpoint", "%v", err)
-		}
+		f.forget(x)
 		return
 	}
 	x.Flags |= checkpoint.Done

@@ -6,12 +6,14 @@ package say
 import (
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/log-bridge/log-bridge/sidecar/internal/emit"
 )
 
-// Sayer writes sentences. Use it from one goroutine.
+// Sayer writes sentences. Say may be called from any goroutine, the rest from one.
 type Sayer struct {
+	mu   sync.Mutex
 	w    io.Writer
 	json bool
 	once map[string]string
@@ -25,6 +27,8 @@ func New(w io.Writer, json bool) *Sayer {
 // Say writes a sentence. What goes wrong with stderr cannot be told anywhere.
 func (s *Sayer) Say(format string, args ...any) {
 	line := fmt.Sprintf(format, args...)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.json {
 		b := append([]byte(`{"log-bridge":"`), emit.EscapeJSON(nil, []byte(line))...)
 		_, _ = s.w.Write(append(b, "\"}\n"...))

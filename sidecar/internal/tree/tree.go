@@ -100,6 +100,15 @@ func (e *LinkError) Error() string {
 	return fmt.Sprintf("%s is a link to %s, which is in no volume that log-bridge shares; name that file in %s", e.Path, e.Target, contract.Prefix+contract.KeyFiles)
 }
 
+// Dirs are the directories of the sidecar that hold what it sees of the container.
+func (t *Tree) Dirs() []string {
+	var dirs []string
+	for _, v := range t.views {
+		dirs = append(dirs, v.dir)
+	}
+	return dirs
+}
+
 // covering are the views that decide what is at p: the deepest that cover it.
 // Several have the same prefix only where several roots are given.
 func (t *Tree) covering(p string) []view {

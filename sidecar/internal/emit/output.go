@@ -1,0 +1,120 @@
+package emit
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrClosed says that nobody reads any more (EPIPE).
+var ErrClosed = errors.New("the output is closed: nobody reads the lines any more")
+
+// ErrLate says that the deadline has passed and the reader has not taken everything.
+var ErrLate = errors.New("the reader of the output did not take everything in time")
+
+// pipeBuf is what a pipe that poll(2) calls writable takes without blocking, in
+// bytes: PIPE_BUF of pipe(7).
+const pipeBuf = 4096
+
+// output is a descriptor, written to with plain system calls, so that a deadline can end
+// the wait for a slow reader.
+//
+// A pipe is opened anew for that, without blocking, so that the other processes
+// that have the descriptor see no change. Where the pipe belongs to another user that is
+// denied; then it is asked before each write, and given no more than it has room for.
+type output struct {
+	fd       int
+	ask      bool // poll before each write, and write at most pipeBuf
+	deadline atomic.Int64
+	wake     [2]int // a pipe: a byte in it ends a poll, after the deadline was set
+}
+
+func newOutput(f *os.File) *output {
+	o := &output{fd: -1, wake: [2]int{-1, -1}}
+	// Not f.Fd(), which would put a descriptor that we share into blocking mode.
+	if conn, err := f.SyscallConn(); err == nil {
+		_ = conn.Control(func(fd uintptr) { o.fd = int(fd) })
+	}
+	var st unix.Stat_t
+	if unix.Fstat(o.fd, &st) == nil {
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFIFO:
+			own, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", o.fd), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+			if err == nil {
+				o.fd = own
+			} else {
+				o.ask = true
+			}
+		case unix.S_IFSOCK:
+			o.ask = true
+		}
+	}
+	// Without it, a wait notices a new deadline when the reader takes something.
+	_ = unix.Pipe2(o.wake[:], unix.O_NONBLOCK|unix.O_CLOEXEC)
+	return o
+}
+
+// setDeadline ends a write that still waits for the reader at t; any goroutine may call it.
+func (o *output) setDeadline(t time.Time) {
+	o.deadline.Store(t.UnixNano())
+	_, _ = unix.Write(o.wake[1], []byte{0}) // full is as good
+}
+
+// write writes all of p and says how much of it went out.
+func (o *output) write(p []byte) (int, error) {
+	done := 0
+	for done < len(p) {
+		part := p[done:]
+		if o.ask {
+			if err := o.wait(); err != nil {
+				return done, err
+			}
+			part = part[:min(len(part), pipeBuf)]
+		}
+		n, err := unix.Write(o.fd, part)
+		done += max(n, 0)
+		switch err {
+		case nil, unix.EINTR:
+		case unix.EAGAIN:
+			if err := o.wait(); err != nil {
+				return done, err
+			}
+		case unix.EPIPE:
+			return done, ErrClosed
+		default:
+			return done, fmt.Errorf("write the lines: %w", err)
+		}
+	}
+	return done, nil
+}
+
+// wait waits until the descriptor can be written to, or the deadline.
+func (o *output) wait() error {
+	for {
+		ms := -1
+		if d := o.deadline.Load(); d != 0 {
+			left := time.Until(time.Unix(0, d))
+			if left <= 0 {
+				return ErrLate
+			}
+			ms = int(left.Milliseconds()) + 1
+		}
+		fds := [2]unix.PollFd{{Fd: int32(o.fd), Events: unix.POLLOUT}, {Fd: int32(o.wake[0]), Events: unix.POLLIN}}
+		_, err := unix.Poll(fds[:], ms)
+		if err != nil && err != unix.EINTR {
+			return fmt.Errorf("wait for the reader of the lines: %w", err)
+		}
+		if fds[1].Revents != 0 {
+			var b [8]byte
+			_, _ = unix.Read(o.wake[0], b[:])
+		}
+		// A closed pipe is told by the write.
+		if fds[0].Revents != 0 {
+			return nil
+		}
+	}
+}
