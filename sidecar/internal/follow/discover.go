@@ -25,15 +25,7 @@ func (f *Follower) look(now time.Time) {
 	f.stale, f.lastLook = false, now
 	for again := true; again; {
 		f.round++
-		holder := map[string]*file{} // who had a name before
-		for _, x := range f.open {
-			if x.current() {
-				holder[x.Container+":"+x.Path] = x
-			}
-		}
-		if !f.looked {
-			f.holdersBefore(holder)
-		}
+		holder := f.holders()
 		dirs := map[string]bool{}
 		for i := range f.sources {
 			src := &f.sources[i]
@@ -123,7 +115,7 @@ func (f *Follower) name(x *file, src *source, n tree.Node) {
 		delete(f.real, x.node.Real)
 	}
 	moved := x.Path != n.Path
-	x.named, x.node = true, n
+	x.named, x.node, x.home = true, n, n.Real
 	f.real[n.Real] = x
 	if x.Flags&checkpoint.Copy != 0 {
 		return // its lines are those of its original
