@@ -83,6 +83,11 @@ func (f *Follower) found(src *source, n tree.Node, holder map[string]*file, now 
 	}
 	f.makeRoom()
 	fd, err := n.Open()
+	if errors.Is(err, fs.ErrPermission) {
+		f.say.Once(about, "%s has mode %04o and belongs to user %d, so user %d, which log-bridge runs as, cannot read it; it is tried again. The annotation %s: \"%d\" would make log-bridge run as that user",
+			about, n.Mode&0o7777, n.Uid, os.Getuid(), contract.Prefix+contract.KeyRunAsUser, n.Uid)
+		return
+	}
 	if err != nil {
 		f.sayFound(src, err)
 		return
@@ -238,7 +243,7 @@ func (f *Follower) sayFound(src *source, err error) {
 	case errors.As(err, &link):
 		f.say.Once(src.Container+":"+link.Path, "%s:%v", src.Container, err)
 	case errors.Is(err, fs.ErrPermission) && errors.As(err, &at):
-		f.say.Once(src.Container+":"+at.Path, "%s:%s cannot be read by user %d (permission denied); it is tried again. The annotation %s sets the sidecar's user",
+		f.say.Once(src.Container+":"+at.Path, "%s:%s cannot be searched by user %d, which log-bridge runs as (permission denied); it is tried again. The annotation %s sets that user",
 			src.Container, at.Path, os.Getuid(), contract.Prefix+contract.KeyRunAsUser)
 	case errors.As(err, &at):
 		f.say.Once(src.Container+":"+at.Path, "%s:%s: %v; it is tried again", src.Container, at.Path, at.Err)

@@ -56,8 +56,9 @@ type Node struct {
 	Path string
 	// Real is where the sidecar finds it, links resolved.
 	Real string
-	// Mode, Dev and Ino are as in stat(2).
+	// Mode, Uid, Dev and Ino are as in stat(2).
 	Mode uint32
+	Uid  uint32
 	Dev  uint64
 	Ino  uint64
 	// Size is in bytes; Changed is the change time (st_ctim) in ns since 1970.
@@ -292,5 +293,5 @@ func At(real string) (Node, error) {
 }
 
 func node(p, real, base string, st *unix.Stat_t) Node {
-	return Node{Path: p, Real: real, Mode: st.Mode, Dev: uint64(st.Dev), Ino: st.Ino, Size: st.Size, Changed: st.Ctim.Nano(), base: base} //nolint:unconvert // Dev is 32 bits wide on some architectures
+	return Node{Path: p, Real: real, Mode: st.Mode, Uid: st.Uid, Dev: uint64(st.Dev), Ino: st.Ino, Size: st.Size, Changed: st.Ctim.Nano(), base: base} //nolint:unconvert // Dev is 32 bits wide on some architectures
 }
