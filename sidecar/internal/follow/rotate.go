@@ -229,7 +229,7 @@ func (f *Follower) sourceOf(container string) *source {
 // nobody can append to any more.
 func (f *Follower) finishGone(now time.Time) error {
 	for _, x := range slices.Clone(f.open) {
-		if x.named || x.ready || x.fd < 0 {
+		if x.named || x.ready || x.fd < 0 || x.original != nil {
 			continue
 		}
 		switch x.writers() {
