@@ -20,21 +20,23 @@ var ErrLate = errors.New("the reader of the output did not take everything in ti
 // bytes: PIPE_BUF of pipe(7).
 const pipeBuf = 4096
 
-// output is a descriptor, written to with plain system calls, so that a deadline can end
-// the wait for a slow reader.
+// output is a descriptor, written to such that a deadline can end the wait for a slow
+// reader.
 //
-// A pipe is opened anew for that, without blocking, so that the other processes
-// that have the descriptor see no change. Where the pipe belongs to another user that is
-// denied; then it is asked before each write, and given no more than it has room for.
+// A pipe is opened anew for that, without blocking, and left to the runtime's poller; the
+// other processes that have the descriptor see no change. Where the pipe belongs to
+// another user that is denied: then it is asked before each write, and given no more than
+// it has room for.
 type output struct {
-	fd       int
-	ask      bool // poll before each write, and write at most pipeBuf
+	own      *os.File // opened anew, or nil
+	fd       int      // else
+	ask      bool     // poll before each write, and write at most pipeBuf
 	deadline atomic.Int64
 	wake     [2]int // a pipe: a byte in it ends a poll, after the deadline was set
 }
 
 func newOutput(f *os.File) *output {
-	o := &output{fd: -1, wake: [2]int{-1, -1}}
+	o := &output{fd: -1}
 	// Not f.Fd(), which would put a descriptor that we share into blocking mode.
 	if conn, err := f.SyscallConn(); err == nil {
 		_ = conn.Control(func(fd uintptr) { o.fd = int(fd) })
@@ -43,29 +45,45 @@ func newOutput(f *os.File) *output {
 	if unix.Fstat(o.fd, &st) == nil {
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFIFO:
-			own, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", o.fd), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+			fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", o.fd), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 			if err == nil {
-				o.fd = own
-			} else {
-				o.ask = true
+				o.own = os.NewFile(uintptr(fd), f.Name())
+				return o
 			}
+			o.ask = true
 		case unix.S_IFSOCK:
 			o.ask = true
 		}
 	}
 	// Without it, a wait notices a new deadline when the reader takes something.
-	_ = unix.Pipe2(o.wake[:], unix.O_NONBLOCK|unix.O_CLOEXEC)
+	if unix.Pipe2(o.wake[:], unix.O_NONBLOCK|unix.O_CLOEXEC) != nil {
+		o.wake = [2]int{-1, -1}
+	}
 	return o
 }
 
 // setDeadline ends a write that still waits for the reader at t; any goroutine may call it.
 func (o *output) setDeadline(t time.Time) {
+	if o.own != nil {
+		_ = o.own.SetWriteDeadline(t)
+		return
+	}
 	o.deadline.Store(t.UnixNano())
 	_, _ = unix.Write(o.wake[1], []byte{0}) // full is as good
 }
 
 // write writes all of p and says how much of it went out.
 func (o *output) write(p []byte) (int, error) {
+	if o.own != nil {
+		n, err := o.own.Write(p)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			err = ErrLate
+		case errors.Is(err, unix.EPIPE):
+			err = ErrClosed
+		}
+		return n, err
+	}
 	done := 0
 	for done < len(p) {
 		part := p[done:]
