@@ -120,7 +120,7 @@ func (f *Follower) name(x *file, src *source, n tree.Node) {
 		delete(f.real, x.node.Real)
 	}
 	moved := x.Path != n.Path
-	x.named, x.node, x.home = true, n, n.Real
+	x.named, x.node = true, n
 	f.real[n.Real] = x
 	if x.Flags&checkpoint.Copy != 0 {
 		return // its lines are those of its original
@@ -266,17 +266,23 @@ func (f *Follower) watch(dirs map[string]bool) (added bool) {
 		}
 	}
 	for d := range dirs {
-		if f.watched[d] && f.round%8 != 0 {
+		var at inode
+		if n, err := tree.At(d); err == nil {
+			at = inode{n.Dev, n.Ino}
+		}
+		was, watched := f.watched[d]
+		if watched && was == at && f.round%8 != 0 {
 			continue
 		}
-		// A directory that was removed and made again has lost its watch, so each is
-		// added again now and then; for one that has its watch this does nothing.
+		// A directory that was removed, or moved away and back, has lost its watch, so
+		// each is added again now and then; for one that has its watch this does
+		// nothing.
 		if !tellsChanges(d) || f.watcher.Add(d) != nil {
 			f.polled = true
 			continue
 		}
-		added = added || !f.watched[d]
-		f.watched[d] = true
+		added = added || was != at
+		f.watched[d] = at
 	}
 	return added
 }

@@ -19,7 +19,6 @@ type file struct {
 	pair int       // in the checkpoint
 	src  *source   // that found it
 	node tree.Node // where it was last found
-	home string    // where it was last found under a name that a source matches
 	fd   int       // -1 while it is closed
 
 	named bool   // it was found under a name that a source matches at the last look

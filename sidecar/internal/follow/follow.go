@@ -105,10 +105,10 @@ type Follower struct {
 	ending bool             // draining
 	seeded prepare.SeedLists
 
-	watched map[string]bool // directories with a watch
-	polled  bool            // some directory has none
-	round   uint64          // number of the look
-	stale   bool            // something changed that asks for a look
+	watched map[string]inode // directories with a watch
+	polled  bool             // some directory has none
+	round   uint64           // number of the look
+	stale   bool             // something changed that asks for a look
 
 	lastLook, lastCheck, lastSync, lastGrowth time.Time
 	poll                                      time.Duration // the next wait where there are no events
@@ -124,7 +124,7 @@ func New(o Options) *Follower {
 	f := &Follower{
 		cfg: o.Config, store: o.Store, stdout: o.Stdout, stderr: o.Stderr, say: o.Say, watcher: o.Watcher,
 		buf:   make([]byte, checkpoint.Window+blockSize),
-		inode: map[inode]*file{}, real: map[string]*file{}, watched: map[string]bool{},
+		inode: map[inode]*file{}, real: map[string]*file{}, watched: map[string]inode{},
 		parked: map[inode]*file{}, limit: openLimit(),
 		first: o.Store.First(), stale: true, poll: pollMin,
 	}
@@ -288,7 +288,7 @@ func (f *Follower) Drain(now time.Time, left func(int64) error) error {
 		// The applications have ended before the sidecar is told to. Where one is
 		// proven to go on, the sidecar alone is being restarted, and will find
 		// the line finished.
-		if x.writers() == some {
+		if x.original != nil || x.writers() == some {
 			continue
 		}
 		if err := f.flush(x); err != nil {
@@ -307,7 +307,7 @@ func (f *Follower) Drain(now time.Time, left func(int64) error) error {
 func (f *Follower) Left() int64 {
 	var left int64
 	for _, x := range f.open {
-		if st, err := x.stat(); err == nil {
+		if st, err := x.stat(); err == nil && x.original == nil {
 			left += max(0, st.Size-x.Offset)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
@@ -162,20 +163,22 @@ func (f *Follower) findMissed(name string, old *file, now time.Time) {
 	if old.named && old.Container+":"+old.Path == name {
 		return // nothing happened to the name
 	}
-	src, real := old.src, old.home
-	if real == "" { // only known from the checkpoint
-		if src = f.sourceOf(old.Container); src == nil {
-			return
-		}
-		dir, err := src.tree.Resolve(path.Dir(old.Path))
-		if err != nil {
-			return
-		}
-		real = path.Join(dir.Real, path.Base(old.Path))
+	container, name, _ := strings.Cut(name, ":")
+	src := f.sourceOf(container)
+	if src == nil {
+		return
 	}
-	for _, real := range siblings(real) {
+	n, err := src.tree.Resolve(name)
+	if err != nil {
+		// Nobody has the name.
+		if n, err = src.tree.Resolve(path.Dir(name)); err != nil {
+			return
+		}
+		n.Real = path.Join(n.Real, path.Base(name))
+	}
+	for _, real := range siblings(n.Real) {
 		// Two files born in one tick of the kernel's clock (4 ms) have the same birth time.
-		f.adopt(real, src, old.Path, func(c *file) bool { return c.Birth > old.Birth || c.Birth == old.Birth && c.Birth != 0 }, now)
+		f.adopt(real, src, name, func(c *file) bool { return c.Birth > old.Birth || c.Birth == old.Birth && c.Birth != 0 }, now)
 	}
 }
 
