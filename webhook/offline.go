@@ -63,12 +63,13 @@ func look(command string, args []string, stdin io.Reader, help io.Writer, more f
 	return stream, all, name, nil
 }
 
-// misplaced finds our annotations on a workload itself. Kubernetes does not hand them on
-// to its pods.
+// misplaced finds our annotations on a workload itself, where they do nothing: Kubernetes
+// does not hand them on to its pods. Tools that put annotations on everything also put
+// them where they count.
 func misplaced(p *manifest.Pod) []inject.Finding {
 	var all []inject.Finding
 	for _, key := range slices.Sorted(maps.Keys(p.Outer)) {
-		if strings.HasPrefix(key, contract.Prefix) {
+		if _, inside := p.Pod.Annotations[key]; strings.HasPrefix(key, contract.Prefix) && !inside {
 			all = append(all, inject.Finding{Code: inject.LB0601, Text: key + " is on the workload itself and does nothing there; move it to the annotations of the pod template"})
 		}
 	}
