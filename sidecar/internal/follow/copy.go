@@ -71,7 +71,7 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 			// A backup may have been copied before the original was renamed.
 			like = max(looksLikeCopyOf(x.node.Real, k.node.Real), looksLikeCopyOf(x.node.Real, k.Path))
 		}
-		if like == unlike || !x.headOf(k, st.Size) {
+		if like == unlike {
 			continue
 		}
 		if !k.intact() {
@@ -80,7 +80,7 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 			k.ready = true
 			return true
 		}
-		if !x.endsWithin(k, st.Size) {
+		if !x.headOf(k, st.Size) || !x.endsWithin(k, st.Size) {
 			continue
 		}
 		if x.original == nil {
