@@ -40,8 +40,10 @@ const (
 	// to which a file counts as busy.
 	busyWait = 5 * time.Millisecond
 	busyIf   = busyWait + time.Millisecond
-	// lookGap is the least time between two looks that events ask for.
-	lookGap = 2 * time.Millisecond
+	// lookGap is the least time between two looks that events ask for, and lookGapEach
+	// is added to it for each open file: a look at many files must not come often.
+	lookGap     = 2 * time.Millisecond
+	lookGapEach = 50 * time.Microsecond
 	// syncEvery is the time between two syncs of a checkpoint that has changed.
 	syncEvery = 5 * time.Second
 	// quietFor is how long a rotated file whose writers nobody tells must be quiet
@@ -195,7 +197,7 @@ type Wait struct {
 // used. An error is one of the output, and the end: what was delivered is in the
 // checkpoint.
 func (f *Follower) Sweep(now time.Time) (Wait, error) {
-	if f.stale && now.Sub(f.lastLook) >= lookGap || now.Sub(f.lastLook) >= f.lookAfter() {
+	if f.stale && now.Sub(f.lastLook) >= f.lookGap() || now.Sub(f.lastLook) >= f.lookAfter() {
 		f.look(now)
 	}
 	if now.Sub(f.lastCheck) >= f.checkAfter() {
@@ -224,7 +226,7 @@ func (f *Follower) Sweep(now time.Time) (Wait, error) {
 		}
 		return Wait{For: busyWait, Deaf: true}, nil
 	case f.stale:
-		return Wait{For: lookGap}, nil
+		return Wait{For: f.lookGap()}, nil
 	}
 	wait := min(f.checkAfter(), f.lookAfter())
 	if f.polled && delivered == 0 {
@@ -247,6 +249,10 @@ func (f *Follower) serveAll(now time.Time) (delivered int64, more bool, err erro
 		more = more || x.ready
 	}
 	return delivered, more, nil
+}
+
+func (f *Follower) lookGap() time.Duration {
+	return lookGap + time.Duration(len(f.open))*lookGapEach
 }
 
 func (f *Follower) lookAfter() time.Duration {

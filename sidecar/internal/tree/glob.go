@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"path"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +53,7 @@ func (t *Tree) glob(f *Found, seen map[string]bool, dir string, parts []string) 
 			return
 		}
 		f.watch(t.nearest(dir))
-		t.add(f, seen, p)
+		t.add(f, seen, p, false)
 		return
 	}
 	if part == "**" {
@@ -61,7 +63,8 @@ func (t *Tree) glob(f *Found, seen map[string]bool, dir string, parts []string) 
 			t.glob(f, seen, dir, rest)
 		}
 	}
-	for _, name := range t.list(f, dir) {
+	names, plain := t.list(f, dir)
+	for _, name := range names {
 		p := path.Join(dir, name)
 		if parts[0] == "**" && !strings.HasPrefix(name, ".") {
 			if n, err := t.lstat(p); t.above(p) || err == nil && n.Mode&unix.S_IFMT == unix.S_IFDIR {
@@ -78,7 +81,7 @@ func (t *Tree) glob(f *Found, seen map[string]bool, dir string, parts []string) 
 		switch {
 		case len(rest) == 0:
 			if !Compressed(name) {
-				t.add(f, seen, p)
+				t.add(f, seen, p, plain)
 			}
 		default:
 			if n, err := t.Resolve(p); err == nil && n.Mode&unix.S_IFMT == unix.S_IFDIR {
@@ -98,13 +101,16 @@ func match(part, name string) bool {
 	return ok
 }
 
-// add puts what is at p into the result.
-func (t *Tree) add(f *Found, seen map[string]bool, p string) {
+// add puts what is at p into the result. plain says that no link is above it.
+func (t *Tree) add(f *Found, seen map[string]bool, p string, plain bool) {
 	if seen[p] {
 		return
 	}
 	seen[p] = true
-	n, err := t.Resolve(p)
+	n, err := t.lstat(p)
+	if !plain || err != nil || n.Mode&unix.S_IFMT == unix.S_IFLNK {
+		n, err = t.Resolve(p)
+	}
 	switch {
 	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
 	case err != nil:
@@ -146,10 +152,11 @@ func (t *Tree) nearest(dir string) string {
 
 // list names what is in a directory of the container, in every view that shows
 // it, and the directories that lead to deeper views. Seeding's folder and what an
-// unreadable directory holds are left out; the latter is an error in f.
-func (t *Tree) list(f *Found, dir string) []string {
-	var names []string
+// unreadable directory holds are left out; the latter is an error in f. plain says that
+// the directory is where its path says, without a link.
+func (t *Tree) list(f *Found, dir string) (names []string, plain bool) {
 	if n, err := t.Resolve(dir); err == nil && n.Real != "" {
+		plain = slices.ContainsFunc(t.covering(dir), func(v view) bool { return n.Real == filepath.Join(v.dir, strings.TrimPrefix(dir, v.prefix)) })
 		// A link to a directory is listed where it leads.
 		real := []Node{n}
 		if direct := t.covering(dir); len(direct) > 1 {
@@ -187,5 +194,5 @@ func (t *Tree) list(f *Found, dir string) []string {
 			names = append(names, path.Base(v.prefix))
 		}
 	}
-	return names
+	return names, plain
 }
