@@ -68,8 +68,11 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 	for _, k := range f.open {
 		like := unlike
 		if k != x && k.Container == x.Container {
-			// A backup may have been copied before the original was renamed.
-			like = max(looksLikeCopyOf(x.node.Real, k.node.Real), looksLikeCopyOf(x.node.Real, k.Path))
+			like = looksLikeCopyOf(x.node.Real, k.node.Real)
+			if like == unlike && k.older(x, st.Size) {
+				// A backup may have been copied before the original was renamed.
+				like = looksLikeCopyOf(x.node.Real, k.Path)
+			}
 		}
 		if like == unlike {
 			continue
@@ -102,6 +105,17 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 	}
 	x.original, x.own = nil, true
 	return false
+}
+
+// older says whether k was there before x, a file of size bytes, so that x may be its copy.
+// Of two that were born in one tick of the clock, or whose births are not known, only one
+// may be a copy of the other.
+func (k *file) older(x *file, size int64) bool {
+	if k.Birth != x.Birth {
+		return k.Birth < x.Birth
+	}
+	st, err := k.stat()
+	return err == nil && (st.Size > size || st.Size == size && k.pair < x.pair)
 }
 
 // intact says whether what was delivered of a file is still in it, going by its head and
