@@ -63,11 +63,13 @@ func (p *planner) annotations() []jsonpatch.Operation {
 	for _, f := range p.findings {
 		status.Notes = append(status.Notes, f.String())
 	}
-	text, err := json.Marshal(status)
-	if err != nil {
+	var text strings.Builder
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false) // it is read by people
+	if err := e.Encode(status); err != nil {
 		panic(err) // strings and booleans always have a JSON form
 	}
-	ops := []jsonpatch.Operation{add(pointer("metadata", "annotations", annotation(contract.KeyStatus)), string(text))}
+	ops := []jsonpatch.Operation{add(pointer("metadata", "annotations", annotation(contract.KeyStatus)), strings.TrimSpace(text.String()))}
 	// Without it kubectl would still take the first container, but say so each time,
 	// now that there are two.
 	if _, ok := p.pod.Annotations[defaultContainer]; !ok {

@@ -31,7 +31,7 @@ func TestRandomPods(t *testing.T) {
 		return policy.AggregateCheckResults(results).Allowed
 	}
 	seen := map[string]int{}
-	for seed := range uint64(3000) {
+	for seed := range uint64(1500) {
 		before := podgen.Pod(seed)
 		var pod, untouched corev1.Pod
 		decode(t, before, &pod)

@@ -296,6 +296,9 @@ func text(object map[string]any, path ...string) string {
 // Apply changes the pod in its stream. The operations are additions, as package inject
 // makes them; another operation, or a path that is not there, is an error.
 func (p *Pod) Apply(ops []jsonpatch.Operation) error {
+	if len(ops) == 0 {
+		return nil
+	}
 	root, err := p.doc.root()
 	if err != nil {
 		return err

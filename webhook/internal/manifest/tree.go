@@ -42,7 +42,7 @@ func (d *document) bytes() ([]byte, error) {
 		return b.Bytes(), nil
 	}
 	// The encoder writes no marker before the first document it is given.
-	if i := bytes.Index(d.text, []byte("---")); i >= 0 && (i == 0 || d.text[i-1] == '\n') && len(bytes.TrimSpace(withoutComments(d.text[:i]))) == 0 {
+	if i := bytes.Index(d.text, []byte("---")); i >= 0 && (i == 0 || d.text[i-1] == '\n') && len(bytes.TrimSpace(onlyContent(d.text[:i]))) == 0 {
 		b.WriteString("---\n")
 	}
 	e := yaml3.NewEncoder(&b)
@@ -56,9 +56,10 @@ func (d *document) bytes() ([]byte, error) {
 	return b.Bytes(), e.Close()
 }
 
-func withoutComments(text []byte) []byte {
+// onlyContent is a text without lines that are comments or directives.
+func onlyContent(text []byte) []byte {
 	return bytes.Join(slices.DeleteFunc(bytes.Split(text, []byte("\n")), func(line []byte) bool {
-		return bytes.HasPrefix(line, []byte("#"))
+		return bytes.HasPrefix(line, []byte("#")) || bytes.HasPrefix(line, []byte("%"))
 	}), []byte("\n"))
 }
 
