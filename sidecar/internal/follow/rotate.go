@@ -253,6 +253,11 @@ func (f *Follower) finishGone(now time.Time) error {
 		if err := f.flush(x); err != nil {
 			return err
 		}
+		for _, c := range f.open {
+			if c != x && c.Offset == 0 && c.original == nil {
+				f.heldAsCopy(c, now, false) // while there is something to compare it with
+			}
+		}
 		f.finish(x, err == nil && st.Nlink > 0)
 	}
 	return nil
