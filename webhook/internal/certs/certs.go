@@ -135,28 +135,25 @@ func New(o Options) *Manager {
 // done. It returns nil then; every trouble on the way is logged and retried.
 func (m *Manager) Run(ctx context.Context) error {
 	said := ""
-	for {
-		err := m.round(ctx)
-		if ctx.Err() != nil {
-			return nil
+	for ctx.Err() == nil {
+		trouble := ""
+		if err := m.round(ctx); err != nil {
+			trouble = err.Error()
 		}
-		if err != nil && err.Error() != said {
-			m.Log.Warn("certificates: will try again", "error", err)
+		if trouble != "" && trouble != said && ctx.Err() == nil {
+			m.Log.Warn("certificates: will try again", "error", trouble)
 		}
-		said = ""
-		if err != nil {
-			said = err.Error()
-		}
+		said = trouble
 		pause := interval
 		if m.Ready() != nil {
 			pause = hurry
 		}
 		select {
 		case <-ctx.Done():
-			return nil
 		case <-time.After(pause):
 		}
 	}
+	return nil
 }
 
 // GetCertificate is for tls.Config. A certificate that the clock has left behind is

@@ -1,14 +1,3 @@
-// Command generate writes what is derived from a chart's values.yaml: its
-// values.schema.json, and the table between the markers in its README.md. It is
-// run by `go generate ./charts/...`, and a test fails while the two are not
-// current.
-//
-// The comment above a key is its description. Four phrases in it go into the
-// schema too, so that they are written once: "One of: a, b." lists the values,
-// "From 1 to 30." bounds a number, "Quantity." is a Kubernetes quantity or
-// nothing, and "Free form." is an object or a list that the chart hands on as it
-// is. Everything else has the type of its default, and keys that are not in
-// values.yaml are refused.
 package main
 
 import (
@@ -16,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -25,74 +12,12 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-//go:generate go run . ../log-bridge
-
-func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: generate CHART-DIRECTORY")
-		os.Exit(2)
-	}
-	if err := write(os.Args[1]); err != nil {
-		fmt.Fprintln(os.Stderr, "generate:", err)
-		os.Exit(1)
-	}
-}
-
-func write(chart string) error {
-	files, err := generate(chart)
-	if err != nil {
-		return err
-	}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(chart, name), text, 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// generate returns the derived files by name.
-func generate(chart string) (map[string][]byte, error) {
-	text, err := os.ReadFile(filepath.Join(chart, "values.yaml"))
-	if err != nil {
-		return nil, err
-	}
-	root, err := read(text)
-	if err != nil {
-		return nil, fmt.Errorf("values.yaml: %w", err)
-	}
-	schema := root.schema()
-	schema["$schema"] = "http://json-schema.org/draft-07/schema#"
-	// Helm hands this to every chart that is a dependency of another.
-	schema["properties"].(map[string]any)["global"] = map[string]any{"type": "object"}
-	var out bytes.Buffer
-	encoder := json.NewEncoder(&out)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	if err := encoder.Encode(schema); err != nil {
-		return nil, fmt.Errorf("values.schema.json: %w", err)
-	}
-	readme, err := os.ReadFile(filepath.Join(chart, "README.md"))
-	if err != nil {
-		return nil, err
-	}
-	before, rest, ok := bytes.Cut(readme, []byte(begin))
-	_, after, ok2 := bytes.Cut(rest, []byte(end))
-	if !ok || !ok2 {
-		return nil, fmt.Errorf("README.md has no lines %q and %q to put the table between", strings.TrimSpace(begin), strings.TrimSpace(end))
-	}
-	table := "| Value | Default | Meaning |\n|---|---|---|\n" + root.rows("")
-	return map[string][]byte{
-		"values.schema.json": out.Bytes(),
-		"README.md":          bytes.Join([][]byte{before, []byte(begin + table + end), after}, nil),
-	}, nil
-}
-
-// The markers in README.md.
-const (
-	begin = "<!-- begin: generated from values.yaml -->\n"
-	end   = "<!-- end: generated from values.yaml -->\n"
-)
+// The comment above a key of values.yaml is its description. Four phrases in it go into
+// the schema too, so that they are written once: "One of: a, b." lists the values,
+// "From 1 to 30." bounds a number, "Quantity." is a Kubernetes quantity or
+// nothing, and "Free form." is an object or a list that the chart hands on as it
+// is. Everything else has the type of its default, and keys that are not in
+// values.yaml are refused.
 
 // value is one key of values.yaml.
 type value struct {
@@ -218,6 +143,25 @@ func (v *value) schema() map[string]any {
 	return s
 }
 
+// table is the table of the chart's README.
+func (v *value) table() string { return "| Value | Default | Meaning |\n|---|---|---|\n" + v.rows("") }
+
+// jsonSchema is values.schema.json.
+func (v *value) jsonSchema() ([]byte, error) {
+	schema := v.schema()
+	schema["$schema"] = "http://json-schema.org/draft-07/schema#"
+	// Helm hands this to every chart that is a dependency of another.
+	schema["properties"].(map[string]any)["global"] = map[string]any{"type": "object"}
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(schema); err != nil {
+		return nil, fmt.Errorf("values.schema.json: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
 // rows are the lines of the table beneath the value: an object's own, if it is one
 // of the chart's, then those of its keys.
 func (v *value) rows(path string) string {
@@ -235,6 +179,3 @@ func (v *value) rows(path string) string {
 	}
 	return out.String()
 }
-
-// cell keeps a description from ending its cell.
-func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }

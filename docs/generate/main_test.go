@@ -9,17 +9,17 @@ import (
 )
 
 func TestFilesAreCurrent(t *testing.T) {
-	files, err := generate("../log-bridge")
+	files, err := generate("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range files {
-		have, err := os.ReadFile(filepath.Join("../log-bridge", name))
+		have, err := os.ReadFile(filepath.Join("../..", name))
 		if err != nil {
 			t.Error(err)
 		}
 		if !bytes.Equal(have, want) {
-			t.Errorf("charts/log-bridge/%s is not what values.yaml makes of it; run go generate ./charts/...", name)
+			t.Errorf("%s is not what its sources make of it; run go generate ./docs/...", name)
 		}
 	}
 }
