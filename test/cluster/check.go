@@ -76,7 +76,7 @@ func (a api) get(path string, into any) error {
 		return err
 	}
 	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: %s: %.500s", path, answer.Status, body)
+		return fmt.Errorf("GET %s: %s: %.3000s", path, answer.Status, body)
 	}
 	if into == nil {
 		return nil

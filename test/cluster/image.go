@@ -194,8 +194,17 @@ func busyboxImage() (image, error) {
 // golangImage is an image to compile in. Go itself is not part of it: build mounts the machine's.
 func golangImage() (image, error) {
 	entries, err := busyboxEntries()
+	if err != nil {
+		return image{}, err
+	}
+	version, err := exec.Command("go", "env", "GOVERSION").Output()
+	if err != nil {
+		return image{}, fmt.Errorf("run go env: %w", err)
+	}
 	return image{config: imageConfig{
 		Env: []string{
+			// Another Go makes another image, and layers that were compiled by the former are not taken from the cache.
+			"GOLANG_VERSION=" + strings.TrimPrefix(strings.TrimSpace(string(version)), "go"),
 			"PATH=/go/bin:/usr/local/go/bin:" + strings.TrimPrefix(searchPath, "PATH="),
 			"GOPATH=/go",
 			"GOTOOLCHAIN=local",
@@ -205,7 +214,7 @@ func golangImage() (image, error) {
 		},
 		Cmd:        []string{"sh"},
 		WorkingDir: "/go",
-	}, entries: entries}, err
+	}, entries: entries}, nil
 }
 
 // pythonImage holds Debian's Python with its standard library.

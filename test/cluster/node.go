@@ -17,14 +17,14 @@ import (
 )
 
 // nodeVerb is the verb of the process that supervises a node. Only up starts it, as the first process of new
-// namespaces, with three open files: the socket on which the machine reaches the API server, a pipe for reports,
-// and a pipe whose end means that up has died.
-const (
-	nodeVerb = "node"
+// namespaces.
+const nodeVerb = "node"
 
-	socketFile = 3 + iota - 1
-	reportFile
-	lifelineFile
+// The files that it finds open.
+const (
+	socketFile   = 3 + iota // on which the machine reaches the API server
+	reportFile              // a pipe for reports
+	lifelineFile            // a pipe whose end means that up has died
 )
 
 // bridge is the network device that the pods hang on, in the node's own network.
