@@ -167,10 +167,6 @@ func (f *Follower) take(src *source, n tree.Node, fd int) (*file, error) {
 			return nil, fmt.Errorf("%s: %w", n.Path, err)
 		}
 		if x.Offset == 0 {
-			// A file that begins with a hole was truncated before it was found.
-			if at, err := unix.Seek(fd, 0, unix.SEEK_DATA); err == nil && at > 0 {
-				x.Flags |= checkpoint.Emptied
-			}
 			// Known before anything is delivered, to recognize a copy made until then.
 			x.Head = make([]byte, checkpoint.Window)
 			m, err := x.pread(x.Head, 0)

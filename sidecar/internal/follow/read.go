@@ -63,7 +63,7 @@ func (f *Follower) step(x *file, now time.Time) (delivered int64, again bool, er
 	if n < back || !bytes.Equal(buf[:back], x.Anchor) || x.Offset == 0 && !bytes.HasPrefix(buf[:n], x.Head) {
 		return 0, f.truncated(x, now), nil
 	}
-	if x.Offset == 0 && x.Flags&checkpoint.Emptied != 0 && n > 0 && buf[0] == 0 {
+	if x.Offset == 0 && n > 0 && buf[0] == 0 && x.emptied() {
 		// A writer without O_APPEND went on at its old position after truncate(0): the
 		// file begins with a hole, and the new lines stand behind it.
 		return 0, f.skipHole(x), nil
@@ -302,6 +302,16 @@ func (f *Follower) anchorAt(x *file) error {
 		x.restart() // it shrank again
 	}
 	return err
+}
+
+// emptied says whether a file that begins with NULs was truncated: it was seen to be, or the
+// NULs are a hole.
+func (x *file) emptied() bool {
+	if x.Flags&checkpoint.Emptied != 0 {
+		return true
+	}
+	at, err := unix.Seek(x.fd, 0, unix.SEEK_DATA)
+	return err == nil && at > 0
 }
 
 // skipHole sets the offset of a truncated file behind the NULs that it begins with. It
