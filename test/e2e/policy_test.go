@@ -137,11 +137,15 @@ func TestMissingSidecarTold(t *testing.T) {
 	if out := dryRun(t, ns, annotatedPod); strings.Contains(out, words) || !strings.Contains(out, "created") {
 		t.Errorf("with the webhook: kubectl printed\n%s", out)
 	}
+	before := failOpen(t)
 	webhookDown(t)
 	eventually(t, "the warning", func() (bool, string) {
 		out := dryRun(t, ns, annotatedPod)
 		return strings.Contains(out, "Warning: ") && strings.Contains(out, words) && strings.Contains(out, "deployment/log-bridge in namespace log-bridge") && strings.Contains(out, "created"), out
 	})
+	if failOpen(t) == before {
+		t.Error("the API server did not count the call that it gave up; TestRolloutUnderLoad relies on that")
+	}
 	declined := strings.Replace(annotatedPod, "/app/app.log}", `/app/app.log, log-bridge.dev/inject: "false"}`, 1)
 	if out := dryRun(t, ns, declined); strings.Contains(out, "Warning") || !strings.Contains(out, "created") {
 		t.Errorf("a pod that declined: kubectl printed\n%s", out)

@@ -1,0 +1,119 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+)
+
+// While the webhook is rolled out, 50 annotated pods are created each second (as server-side
+// dry runs): none of them comes out without the sidecar, and the API server counts no call
+// that it gave up.
+func TestRolloutUnderLoad(t *testing.T) {
+	ns := namespace(t)
+	ctrllog.SetLogger(logr.Discard())
+	config, err := clientcmd.BuildConfigFromFlags("", bed.kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.QPS = -1 // no limit of the client's own
+	api, err := client.New(config, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	injected(t, ns, "before")
+	before := failOpen(t)
+
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var mu sync.Mutex
+	var bare, total int
+	var trouble []string
+	create := func() {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: ns, GenerateName: "load-", Annotations: map[string]string{contract.Prefix + contract.KeyFiles: "/app/app.log"}},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "x"}}},
+		}
+		err := api.Create(ctx, pod, client.DryRunAll)
+		mu.Lock()
+		defer mu.Unlock()
+		if ctx.Err() != nil {
+			return
+		}
+		total++
+		if err != nil {
+			trouble = append(trouble, err.Error())
+		} else if !slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == contract.Container }) {
+			bare++
+		}
+	}
+	var load sync.WaitGroup
+	load.Go(func() {
+		tick := time.NewTicker(time.Second / 50)
+		defer tick.Stop()
+		begun := time.Now()
+		for made := 0; ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			// A busy machine drops ticks; what was due is made up for.
+			for ; made < int(time.Since(begun).Seconds()*50); made++ {
+				load.Go(create)
+			}
+		}
+	})
+	start := time.Now()
+	kubectl(t, "-n", "log-bridge", "rollout", "restart", "deployment/log-bridge")
+	kubectl(t, "-n", "log-bridge", "rollout", "status", "deployment/log-bridge", "--timeout=120s")
+	// The old pods are still ending: the load goes on until they are gone.
+	eventually(t, "two pods", func() (bool, string) {
+		out := kubectl(t, "-n", "log-bridge", "get", "pods", "-l", "app.kubernetes.io/component=webhook", "-o", "name")
+		return len(regexp.MustCompile(`pod/`).FindAllString(out, -1)) == 2, out
+	})
+	took := time.Since(start)
+	cancel()
+	load.Wait()
+
+	t.Logf("%d pods in %.1f s", total, took.Seconds())
+	if bare > 0 || len(trouble) > 0 {
+		t.Errorf("of %d pods, %d came without the sidecar and %d were refused: %v", total, bare, len(trouble), trouble[:min(len(trouble), 3)])
+	}
+	if n := failOpen(t) - before; n != 0 {
+		t.Errorf("the API server gave up %d calls of the webhook", n)
+	}
+	if rate := float64(total) / took.Seconds(); rate < 25 {
+		t.Errorf("only %.0f pods a second were created, too few to show anything", rate)
+	}
+}
+
+// failOpen is how many calls of our webhook have failed and were ignored, as the API
+// server counts them.
+func failOpen(t *testing.T) int {
+	t.Helper()
+	metrics := kubectl(t, "get", "--raw", "/metrics")
+	sum := 0
+	for _, line := range regexp.MustCompile(`(?m)^apiserver_admission_webhook_fail_open_count\{.*name="inject.log-bridge.dev".*\} (\S+)$`).FindAllStringSubmatch(metrics, -1) {
+		n, err := strconv.ParseFloat(line[1], 64)
+		if err != nil {
+			t.Fatal(fmt.Errorf("%s: %w", line[0], err))
+		}
+		sum += int(n)
+	}
+	return sum
+}
