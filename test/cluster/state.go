@@ -125,10 +125,19 @@ func (p process) alive() bool {
 	return err == nil && state != "Z" && state != "X"
 }
 
-// kill ends the process and returns once it is gone.
+// kill ends the process, if it is alive, and returns once it is gone.
 func (p process) kill() error {
+	if !p.alive() {
+		return nil
+	}
+	// The handle stays with the process it was made for, which the check below makes sure of.
+	handle, err := os.FindProcess(p.PID)
+	if err != nil {
+		return fmt.Errorf("find process %d: %w", p.PID, err)
+	}
+	defer handle.Release()
 	for end := time.Now().Add(time.Minute); p.alive(); time.Sleep(20 * time.Millisecond) {
-		if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		if err := handle.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return fmt.Errorf("kill process %d: %w", p.PID, err)
 		}
 		if time.Now().After(end) {
