@@ -15,8 +15,8 @@ import (
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	admissionv1 "k8s.io/api/admission/v1"
 
+	"github.com/log-bridge/log-bridge/test/podgen"
 	"github.com/log-bridge/log-bridge/webhook/internal/admit"
-	"github.com/log-bridge/log-bridge/webhook/internal/podgen"
 )
 
 // ask sends one review through a handler and returns what is wrong with the answer. A

@@ -16,8 +16,8 @@ import (
 	"k8s.io/pod-security-admission/policy"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/test/podgen"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
-	"github.com/log-bridge/log-bridge/webhook/internal/podgen"
 )
 
 // TestRandomPods holds what is promised to the user against random pods.

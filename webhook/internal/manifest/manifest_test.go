@@ -10,9 +10,9 @@ import (
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	"sigs.k8s.io/yaml"
 
+	"github.com/log-bridge/log-bridge/test/podgen"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 	"github.com/log-bridge/log-bridge/webhook/internal/manifest"
-	"github.com/log-bridge/log-bridge/webhook/internal/podgen"
 )
 
 // TestApply: the additions to a text mean what the same patch means to the API server,

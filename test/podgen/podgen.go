@@ -1,9 +1,8 @@
 // Package podgen makes random pods for tests.
 //
-// In: a seed. Out: the JSON of a pod whose every field is set at times, fields that no
-// Kubernetes has included, and whose annotations, volumes and mounts make package
-// inject take each of its ways. The same seed makes the same pod. The pods are
-// plausible, not valid: what the API server would refuse may come too.
+// In: a seed. Out: the JSON of a pod whose annotations, volumes and mounts make the
+// injection take each of its ways and refuse for each of its reasons. The same seed makes
+// the same pod.
 package podgen
 
 import (
@@ -19,10 +18,38 @@ import (
 
 type gen struct{ *rand.Rand }
 
-// Pod is the pod of a seed.
+// Plain is a pod of fields that the API server mostly accepts.
+func Plain(seed uint64) []byte {
+	text, err := json.Marshal(pod(seed, 0))
+	if err != nil {
+		panic(err)
+	}
+	return text
+}
+
+// Pod is a pod whose every field is set at times, to whatever its type can hold, fields
+// that no Kubernetes has included.
 func Pod(seed uint64) []byte {
+	text, err := json.Marshal(pod(seed, 0.5))
+	if err != nil {
+		panic(err)
+	}
+	var object map[string]any
+	if err := json.Unmarshal(text, &object); err != nil {
+		panic(err)
+	}
+	gen{rand.New(rand.NewPCG(seed, 1))}.unknown(object)
+	text, err = json.Marshal(object)
+	if err != nil {
+		panic(err)
+	}
+	return text
+}
+
+// pod fills all fields with the probability wild.
+func pod(seed uint64, wild float64) *corev1.Pod {
 	g := gen{rand.New(rand.NewPCG(seed, 0))}
-	pod := &corev1.Pod{}
+	pod := &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}}
 	fill := randfill.NewWithSeed(int64(seed)).NilChance(0.8).NumElements(1, 2).MaxDepth(12).Funcs(
 		func(q *resource.Quantity, c randfill.Continue) {
 			*q = *resource.NewQuantity(int64(c.Uint32()), resource.BinarySI)
@@ -31,29 +58,16 @@ func Pod(seed uint64) []byte {
 		func(*metav1.FieldsV1, randfill.Continue) {},
 		func(s *string, c randfill.Continue) { *s = fmt.Sprintf("s%d", c.Uint32()) },
 	)
-	if g.chance(0.5) {
+	if g.chance(wild) {
 		fill.Fill(pod)
 	}
 	pod.Status = corev1.PodStatus{}
-	g.containers(pod, fill)
+	g.containers(pod, wild, fill)
 	g.volumes(pod)
 	g.security(pod)
 	g.resources(pod)
 	pod.Annotations = g.annotations(pod)
-	text, err := json.Marshal(pod)
-	if err != nil {
-		panic(err)
-	}
-	var object map[string]any
-	if err := json.Unmarshal(text, &object); err != nil {
-		panic(err)
-	}
-	g.unknown(object)
-	text, err = json.Marshal(object)
-	if err != nil {
-		panic(err)
-	}
-	return text
+	return pod
 }
 
 func (g gen) chance(p float64) bool { return g.Float64() < p }
@@ -66,12 +80,12 @@ func some[T any](g gen, from ...T) []T {
 	return from[:1+g.IntN(min(4, len(from)))]
 }
 
-func (g gen) containers(pod *corev1.Pod, fill *randfill.Filler) {
+func (g gen) containers(pod *corev1.Pod, wild float64, fill *randfill.Filler) {
 	make := func(names ...string) []corev1.Container {
 		var all []corev1.Container
 		for _, name := range names {
 			var c corev1.Container
-			if g.chance(0.3) {
+			if g.chance(wild / 2) {
 				fill.Fill(&c)
 			}
 			c.Name, c.Image = name, "image-of-"+name
@@ -124,10 +138,12 @@ func (g gen) volumes(pod *corev1.Pod) {
 			return corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}
 		},
 		func() corev1.VolumeSource {
-			return corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{}}
+			return corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "c"}}}
 		},
 		func() corev1.VolumeSource {
-			return corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{}}
+			return corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{VolumeClaimTemplate: &corev1.PersistentVolumeClaimTemplate{Spec: corev1.PersistentVolumeClaimSpec{
+				AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+				Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}}}}}}
 		},
 	}
 	if g.chance(0.2) {
@@ -153,7 +169,7 @@ func (g gen) volumes(pod *corev1.Pod) {
 			}
 		}
 		if g.chance(0.05) {
-			c.EnvFrom = []corev1.EnvFromSource{{Prefix: "P"}}
+			c.EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "c"}}}}
 		}
 		if len(names) == 0 || g.chance(0.3) {
 			continue
@@ -208,7 +224,7 @@ func (g gen) resources(pod *corev1.Pod) {
 	}
 	list := func() corev1.ResourceList {
 		r := corev1.ResourceList{}
-		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage, "example.com/gpu"} {
+		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
 			if g.chance(0.5) {
 				r[name] = resource.MustParse(pick(g, "1", "2", "500", "1Gi"))
 			}
@@ -223,6 +239,9 @@ func (g gen) resources(pod *corev1.Pod) {
 			continue
 		}
 		c.Resources.Limits, c.Resources.Requests = list(), list()
+		if g.chance(0.2) {
+			c.Resources.Limits["example.com/gpu"], c.Resources.Requests["example.com/gpu"] = resource.MustParse("1"), resource.MustParse("1")
+		}
 		for name, q := range c.Resources.Requests {
 			if limit, ok := c.Resources.Limits[name]; ok && q.Cmp(limit) > 0 {
 				c.Resources.Requests[name] = limit
