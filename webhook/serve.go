@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -144,7 +145,8 @@ func (o *options) certificates(log *slog.Logger) (certificates, error) {
 
 func (o *options) serve(ctx context.Context, certificates certificates, log *slog.Logger) error {
 	count := admit.Counter()
-	metrics.Registry.MustRegister(count)
+	own := prometheus.NewRegistry()
+	own.MustRegister(count)
 	server := webhook.NewServer(webhook.Options{Port: o.port, TLSOpts: []func(*tls.Config){func(c *tls.Config) {
 		c.MinVersion = tls.VersionTLS12
 		c.GetCertificate = certificates.GetCertificate
@@ -161,7 +163,7 @@ func (o *options) serve(ctx context.Context, certificates certificates, log *slo
 	}
 	if o.metricsPort != 0 {
 		mux := http.NewServeMux()
-		mux.Handle("/metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
+		mux.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{own, metrics.Registry}, promhttp.HandlerOpts{}))
 		parts = append(parts, plain("metrics", o.metricsPort, mux))
 	}
 	done := make(chan error)
