@@ -200,7 +200,7 @@ func TestOldestKubernetes(t *testing.T) {
 }
 
 func TestOtherReleaseName(t *testing.T) {
-	rendered, err := helm(t, "template", "logs", "log-bridge", "--namespace", "logging")
+	rendered, err := helm(t, "template", "logs", "log-bridge", "--namespace", "logging", "--kube-version", "1.36.0")
 	if err != nil {
 		t.Fatal(err)
 	}
