@@ -143,7 +143,11 @@ func (t *Tree) lstat(p string) (Node, error) {
 			}
 			continue
 		}
-		return node(p, real, v.dir, &st), nil
+		base := v.dir
+		if real == base && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			base = filepath.Dir(base) // one file of a volume, mounted by subPath
+		}
+		return node(p, real, base, &st), nil
 	}
 	return Node{}, &os.PathError{Op: "stat", Path: p, Err: err}
 }
