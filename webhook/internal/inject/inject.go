@@ -66,7 +66,7 @@ type Way string
 // The ways.
 const (
 	// ByVolume: a volume of the container covers the path; the sidecar mounts it too.
-	ByVolume Way = "share"
+	ByVolume Way = "volume"
 	// ByDirectory: the directory becomes a folder of our emptyDir.
 	ByDirectory Way = "directory"
 	// ByFile: the one file is mounted from our emptyDir.
@@ -79,7 +79,7 @@ type Share struct {
 	// Entry is CONTAINER:PATTERN, the container filled in.
 	Entry string `json:"entry"`
 	Way   Way    `json:"shared"`
-	// Volume is the user's volume that is mounted too, with the way share.
+	// Volume is the user's volume that is mounted too, with the way volume.
 	Volume string `json:"volume,omitempty"`
 	// FromEnd: what the volume already holds is skipped, since it outlives the pod.
 	FromEnd bool `json:"fromEnd,omitempty"`

@@ -85,7 +85,7 @@ func TestRandomPods(t *testing.T) {
 		}
 	}
 	// The generator must reach what is to be tested.
-	for _, what := range []string{"injected", "not injected", "restricted", "share", "directory", "file", "LB0201", "LB0301", "LB0302", "LB0305", "LB0312", "LB0401"} {
+	for _, what := range []string{"injected", "not injected", "restricted", "volume", "directory", "file", "LB0201", "LB0301", "LB0302", "LB0305", "LB0312", "LB0401"} {
 		if seen[what] < 10 {
 			t.Errorf("%q came %d times among the random pods; the generator no longer tests it", what, seen[what])
 		}
@@ -138,7 +138,7 @@ func kept(at string, before, after any) error {
 			var err error
 			for {
 				if next == len(b) {
-					return fmt.Errorf("%s/%d is gone or changed (%v)", at, i, err)
+					return fmt.Errorf("%s/%d is gone or changed (%w)", at, i, err)
 				}
 				next++
 				if err = kept(fmt.Sprintf("%s/%d", at, i), v, b[next-1]); err == nil {
