@@ -74,6 +74,9 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 				like = looksLikeCopyOf(x.node.Real, k.Path)
 			}
 		}
+		if like == unlike && k == x.original {
+			like = likely // one of them was renamed since
+		}
 		if like == unlike {
 			continue
 		}
