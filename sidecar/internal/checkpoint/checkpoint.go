@@ -61,6 +61,9 @@ const (
 	Stderr
 	// Emptied: it was truncated, and NULs before its first new byte are a hole.
 	Emptied
+	// Held: nothing of it is delivered, since its content is the beginning of another
+	// file's.
+	Held
 )
 
 // Record is what is known of one file.

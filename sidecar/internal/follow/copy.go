@@ -74,7 +74,7 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 				like = looksLikeCopyOf(x.node.Real, k.Path)
 			}
 		}
-		if like == unlike && k == x.original {
+		if like == unlike && (k == x.original || x.original == nil && x.Flags&checkpoint.Held != 0 && k != x) {
 			like = likely // one of them was renamed since
 		}
 		if like == unlike {
@@ -100,6 +100,10 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 			continue
 		}
 		x.original = k
+		if x.Flags&checkpoint.Held == 0 {
+			x.Flags |= checkpoint.Held
+			f.keep(x)
+		}
 		return true
 	}
 	if x.original != nil && !x.original.named && x.original.fd >= 0 && !ending {
@@ -107,6 +111,7 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 		return true
 	}
 	x.original, x.own = nil, true
+	x.Flags &^= checkpoint.Held
 	return false
 }
 
@@ -127,10 +132,11 @@ func (x *file) intact() bool {
 	return x.holds(x.Head, 0) && x.holds(x.Anchor, x.Offset-int64(len(x.Anchor)))
 }
 
-// headOf says whether x, of size bytes, begins as k began.
+// headOf says whether x, of size bytes, begins as k begins.
 func (x *file) headOf(k *file, size int64) bool {
-	head := k.Head[:min(int64(len(k.Head)), size)]
-	return len(head) > 0 && x.holds(head, 0)
+	var head [checkpoint.Window]byte
+	n, err := k.pread(head[:min(size, checkpoint.Window)], 0)
+	return err == nil && int64(n) == min(size, checkpoint.Window) && x.holds(head[:n], 0)
 }
 
 // endsWithin says whether the last of the size bytes of x are at the same place in k.

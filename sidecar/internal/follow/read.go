@@ -63,7 +63,7 @@ func (f *Follower) step(x *file, now time.Time) (delivered int64, again bool, er
 	if n < back || !bytes.Equal(buf[:back], x.Anchor) || x.Offset == 0 && !bytes.HasPrefix(buf[:n], x.Head) {
 		return 0, f.truncated(x, now), nil
 	}
-	if x.Offset == 0 && n > 0 && buf[0] == 0 && x.emptied() {
+	if n > back && buf[back] == 0 && len(bytes.TrimRight(buf[:back], "\x00")) == 0 && x.emptied() {
 		// A writer without O_APPEND went on at its old position after truncate(0): the
 		// file begins with a hole, and the new lines stand behind it.
 		return 0, f.skipHole(x), nil
@@ -304,24 +304,24 @@ func (f *Follower) anchorAt(x *file) error {
 	return err
 }
 
-// emptied says whether a file that begins with NULs was truncated: it was seen to be, or the
-// NULs are a hole.
+// emptied says whether a file that has nothing but NULs up to its offset was truncated: it
+// was seen to be, or the NULs are a hole.
 func (x *file) emptied() bool {
 	if x.Flags&checkpoint.Emptied != 0 {
 		return true
 	}
-	at, err := unix.Seek(x.fd, 0, unix.SEEK_DATA)
-	return err == nil && at > 0
+	at, err := unix.Seek(x.fd, x.Offset, unix.SEEK_DATA)
+	return err == nil && at > x.Offset
 }
 
 // skipHole sets the offset of a truncated file behind the NULs that it begins with. It
 // returns false where there is nothing else yet.
 func (f *Follower) skipHole(x *file) bool {
-	at, err := unix.Seek(x.fd, 0, unix.SEEK_DATA)
+	at, err := unix.Seek(x.fd, x.Offset, unix.SEEK_DATA)
 	if err == unix.ENXIO {
 		return false
 	}
-	for at = max(at, 0); ; {
+	for at = max(at, x.Offset); ; {
 		n, err := x.pread(f.buf[:blockSize], at)
 		if err != nil {
 			f.readFailed(x, err)

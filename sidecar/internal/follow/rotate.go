@@ -232,7 +232,14 @@ func (f *Follower) sourceOf(container string) *source {
 // nobody can append to any more.
 func (f *Follower) finishGone(now time.Time) error {
 	for _, x := range slices.Clone(f.open) {
-		if x.named || x.ready || x.fd < 0 || x.original != nil {
+		if x.named || x.ready || x.fd < 0 {
+			continue
+		}
+		if x.original != nil {
+			// A copy that was deleted is of no use as long as its original is whole.
+			if st, err := x.stat(); err == nil && st.Nlink == 0 && x.original.fd >= 0 && x.original.intact() {
+				f.finish(x, false)
+			}
 			continue
 		}
 		switch x.writers() {
