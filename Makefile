@@ -3,6 +3,7 @@
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GOFLAGS_STATIC := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+PLATFORM ?= linux/$(shell go env GOARCH)
 CLUSTER := bin/cluster
 
 .PHONY: help
@@ -19,10 +20,10 @@ $(CLUSTER):
 	@go build -C test/cluster -o ../../$(CLUSTER) .
 
 .PHONY: images
-images: $(CLUSTER) ## Build both images into dist/*.tar
+images: $(CLUSTER) ## Build both images into dist/*.tar (PLATFORM=linux/arm64 for another processor)
 	mkdir -p dist
-	$(CLUSTER) build --file Dockerfile.sidecar --tag ghcr.io/log-bridge/log-bridge:$(VERSION) --build-arg VERSION=$(VERSION) --output dist/log-bridge.tar .
-	$(CLUSTER) build --file Dockerfile.webhook --tag ghcr.io/log-bridge/log-bridge-webhook:$(VERSION) --build-arg VERSION=$(VERSION) --output dist/log-bridge-webhook.tar .
+	$(CLUSTER) build --file Dockerfile.sidecar --tag ghcr.io/log-bridge/log-bridge:$(VERSION) --build-arg VERSION=$(VERSION) --platform $(PLATFORM) --output dist/log-bridge.tar .
+	$(CLUSTER) build --file Dockerfile.webhook --tag ghcr.io/log-bridge/log-bridge-webhook:$(VERSION) --build-arg VERSION=$(VERSION) --platform $(PLATFORM) --output dist/log-bridge-webhook.tar .
 
 .PHONY: test
 test: $(CLUSTER) ## Run all tests; as root on Debian also those on a real cluster
