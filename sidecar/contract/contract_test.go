@@ -35,6 +35,8 @@ func TestParseEntries(t *testing.T) {
 		{"a control character", "/a\tb", nil, `"/a\tb" holds a control character or is not UTF-8; write a plain path`},
 		{"no UTF-8", "/a\xff", nil, `"/a\xff" holds a control character or is not UTF-8; write a plain path`},
 		{"an open bracket", "/a/[b", nil, `"/a/[b" is not a glob: its "[b" has an open bracket or a lone backslash; write [[] for a bracket`},
+		{"more than a person would write", strings.Repeat("/x,", 251), nil, "names more than 250 files; write a glob such as /var/log/app/*.log for many"},
+		{"longer than a path can be", strings.Repeat("/123456789", 410), nil, `"` + strings.Repeat("/123456789", 6) + `"… is longer than a path can be (4096 bytes); write a shorter one`},
 		{"stderr", "/dev/fd/2", nil, `"/dev/fd/2" already is the container's own stderr; kubectl logs shows it without log-bridge, so take the entry out`},
 		{"a device", "/dev/log", nil, `"/dev/log": files under /dev are made by the kernel and are no logs; name a file that the application writes`},
 		{"proc", "/proc/1/fd/1", nil, `"/proc/1/fd/1": files under /proc are made by the kernel and are no logs; name a file that the application writes`},

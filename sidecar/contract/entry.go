@@ -37,6 +37,13 @@ func (e Entry) Dir() string {
 	return path.Dir(p)
 }
 
+// MaxEntries is how many entries an annotation may have. More could be written into one
+// than a webhook can look at in the time that it has.
+const MaxEntries = 250
+
+// maxPath is the length of a path in Linux, the zero byte at its end included.
+const maxPath = 4096
+
 // ParseEntries reads the value of an entries annotation: entries separated by
 // commas or newlines. Its errors are sentences that name the remedy; the caller
 // puts the annotation's key before them.
@@ -45,6 +52,9 @@ func ParseEntries(value string) ([]Entry, error) {
 	for field := range strings.FieldsFuncSeq(value, func(r rune) bool { return r == ',' || r == '\n' }) {
 		if field = strings.TrimSpace(field); field == "" {
 			continue
+		}
+		if len(entries) == MaxEntries {
+			return nil, fmt.Errorf("names more than %d files; write a glob such as /var/log/app/*.log for many", MaxEntries)
 		}
 		e, err := ParseEntry(field)
 		if err != nil {
@@ -60,6 +70,9 @@ func ParseEntries(value string) ([]Entry, error) {
 
 // ParseEntry reads one [container:]/absolute/path.
 func ParseEntry(s string) (Entry, error) {
+	if len(s) > maxPath {
+		return Entry{}, fmt.Errorf("%q… is longer than a path can be (%d bytes); write a shorter one", s[:60], maxPath)
+	}
 	for _, r := range s {
 		if r < ' ' || r == 0x7f || r == '�' {
 			return Entry{}, fmt.Errorf("%q holds a control character or is not UTF-8; write a plain path", s)
