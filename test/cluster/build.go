@@ -132,7 +132,8 @@ func basesOf(file string, buildArgs []string) (map[string]string, error) {
 		if match == nil {
 			continue
 		}
-		base, _, _ := strings.Cut(path.Base(strings.Trim(match[2], `"'`)), ":")
+		reference, _, _ := strings.Cut(strings.Trim(match[2], `"'`), "@")
+		base, _, _ := strings.Cut(path.Base(reference), ":")
 		if standIns[base] != nil {
 			bases[match[1]] = base
 		}

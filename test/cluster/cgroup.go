@@ -107,7 +107,7 @@ func enableControllers(dir string) error {
 	}
 	for _, controller := range strings.Fields(string(has)) {
 		// One at a time: the kernel refuses all when it refuses one, and the kubelet names those it misses.
-		os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0)
+		_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0)
 	}
 	return nil
 }
@@ -180,7 +180,7 @@ func removeCgroups(id string) error {
 		root := filepath.Join(h.mount, id)
 		for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 			var dirs []string
-			filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+			_ = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 				if err == nil && entry.IsDir() {
 					dirs = append(dirs, path)
 				}

@@ -24,10 +24,10 @@ type check struct {
 func dialCheck(what, blame, network, address string) check {
 	return check{what, blame, func() error {
 		connection, err := net.DialTimeout(network, address, time.Second)
-		if err == nil {
-			connection.Close()
+		if err != nil {
+			return err
 		}
-		return err
+		return connection.Close()
 	}}
 }
 

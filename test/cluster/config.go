@@ -32,6 +32,9 @@ const (
 	tokenFile   = configDir + "/admin.token"
 )
 
+// nodePath is where the node looks for programs.
+const nodePath = configDir + "/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 const pauseImage = "localhost/log-bridge-cluster/pause:1"
 
 // users are the identities that Kubernetes' own RBAC rules are written for: name, group.

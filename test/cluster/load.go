@@ -19,7 +19,7 @@ func (c cluster) enter(args ...string) ([]string, error) {
 		return nil, err
 	}
 	return append([]string{"nsenter", "--target=" + strconv.Itoa(r.Node.PID), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--",
-		"env", "PATH=" + configDir + "/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "KUBECONFIG=" + configDir + "/admin.kubeconfig"}, args...), nil
+		"env", "PATH=" + nodePath, "KUBECONFIG=" + configDir + "/admin.kubeconfig"}, args...), nil
 }
 
 // exec becomes a command inside the node.

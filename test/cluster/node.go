@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -56,7 +57,8 @@ func runNode(ctx context.Context, args []string) error {
 		return err
 	}
 	reports := os.NewFile(reportFile, "reports")
-	tell := func(r report) { json.NewEncoder(reports).Encode(r) }
+	// When up has died, nobody listens, and the lifeline ends too.
+	tell := func(r report) { _ = json.NewEncoder(reports).Encode(r) }
 	err := n.run(ctx, tell)
 	if err != nil {
 		tell(report{Error: err.Error()})
@@ -95,7 +97,9 @@ func (n node) run(ctx context.Context, tell func(report)) error {
 	if err := network(); err != nil {
 		return err
 	}
-	os.Setenv("PATH", configDir+"/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	if err := os.Setenv("PATH", nodePath); err != nil {
+		return err
+	}
 	s := newSupervisor()
 
 	tell(report{Step: "Starting etcd, the API server and containerd"})
@@ -249,22 +253,26 @@ func forward(socket net.Listener) {
 			continue
 		}
 		go func() {
-			defer outside.Close()
-			inside, err := net.Dial("tcp", "127.0.0.1:"+apiPort)
-			if err != nil {
-				log.Printf("forward a connection: %v", err)
-				return
+			if err := connect(outside); err != nil {
+				log.Printf("a connection to the API server: %v", err)
 			}
-			defer inside.Close()
-			answered := make(chan struct{})
-			go func() {
-				defer close(answered)
-				io.Copy(outside, inside)
-				outside.(*net.TCPConn).CloseWrite()
-			}()
-			io.Copy(inside, outside)
-			inside.(*net.TCPConn).CloseWrite()
-			<-answered
 		}()
 	}
+}
+
+// connect passes bytes between a connection and the API server, until both have said all.
+func connect(outside net.Conn) error {
+	inside, err := net.Dial("tcp", "127.0.0.1:"+apiPort)
+	if err != nil {
+		return errors.Join(err, outside.Close())
+	}
+	answered := make(chan error)
+	go func() { answered <- stream(outside, inside) }()
+	sent := stream(inside, outside)
+	return errors.Join(sent, <-answered, inside.Close(), outside.Close())
+}
+
+func stream(to, from net.Conn) error {
+	_, err := io.Copy(to, from)
+	return errors.Join(err, to.(*net.TCPConn).CloseWrite())
 }

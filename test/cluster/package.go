@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"debug/elf"
 	"errors"
 	"fmt"
@@ -44,12 +45,12 @@ func (n need) path() string {
 
 // isStatic: Debian's package busybox, which may be installed instead, needs libraries that no image has.
 func isStatic(file string) bool {
-	program, err := elf.Open(file)
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return false
 	}
-	defer program.Close()
-	return !slices.ContainsFunc(program.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+	program, err := elf.NewFile(bytes.NewReader(data))
+	return err == nil && !slices.ContainsFunc(program.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
 }
 
 // installPackages installs those that are missing.

@@ -135,7 +135,7 @@ func (p process) kill() error {
 	if err != nil {
 		return fmt.Errorf("find process %d: %w", p.PID, err)
 	}
-	defer handle.Release()
+	defer func() { _ = handle.Release() }()
 	for end := time.Now().Add(time.Minute); p.alive(); time.Sleep(20 * time.Millisecond) {
 		if err := handle.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return fmt.Errorf("kill process %d: %w", p.PID, err)
@@ -164,7 +164,7 @@ func lock(name string, patience time.Duration) (release func(), err error) {
 	for said := false; ; time.Sleep(50 * time.Millisecond) {
 		socket, err := net.Listen("unix", "@log-bridge/"+name)
 		if err == nil {
-			return func() { socket.Close() }, nil
+			return func() { _ = socket.Close() }, nil
 		}
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			return nil, fmt.Errorf("lock %s: %w", name, err)

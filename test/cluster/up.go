@@ -31,7 +31,7 @@ func (c cluster) up(ctx context.Context, foreground bool) error {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithCancel(ctx)
 		go func() {
-			io.Copy(io.Discard, os.Stdin)
+			_, _ = io.Copy(io.Discard, os.Stdin)
 			cancel()
 		}()
 	}
@@ -196,7 +196,7 @@ func (c cluster) start(program string) (startedNode, error) {
 	if err != nil {
 		return none, err
 	}
-	defer socket.Close()
+	defer func() { _ = socket.Close() }()
 	socketFile, err := socket.(*net.TCPListener).File()
 	if err != nil {
 		return none, err
@@ -237,7 +237,7 @@ func (c cluster) start(program string) (startedNode, error) {
 	n.record = record{Kube: program, Address: socket.Addr().String(), Token: token}
 	n.record.Node, err = processOf(command.Process.Pid)
 	go func() {
-		command.Wait()
+		_ = command.Wait() // however it died
 		close(n.ended)
 	}()
 	if err != nil {
