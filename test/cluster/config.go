@@ -30,12 +30,13 @@ const (
 	// a key that it forgets. So the file serves as the authority's as well.
 	certificate = configDir + "/pki/apiserver.crt"
 	tokenFile   = configDir + "/admin.token"
+	pauseFile   = configDir + "/pause.tar"
 )
 
 // nodePath is where the node looks for programs.
 const nodePath = configDir + "/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-const pauseImage = "localhost/log-bridge-cluster/pause:1"
+const pauseName = "localhost/log-bridge-cluster/pause:1"
 
 // users are the identities that Kubernetes' own RBAC rules are written for: name, group.
 func users(name string) map[string][2]string {
@@ -176,7 +177,7 @@ state = "/run/containerd"
 [grpc]
 address = "/run/containerd/containerd.sock"
 [plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "` + pauseImage + `"
+sandbox_image = "` + pauseName + `"
 # Without the capability SYS_RESOURCE a process cannot lower its OOM score, and no sandbox would start.
 restrict_oom_score_adj = true
 # A profile would be loaded into the kernel and stay there.

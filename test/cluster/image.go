@@ -285,17 +285,12 @@ func sharedLibraries(objects []string) ([]string, error) {
 	return libraries, nil
 }
 
-// pauseArchive returns the path of the image that holds a pod's namespaces open.
-func pauseArchive() (string, error) {
-	cache, err := cacheDir()
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(cache, "pause.tar")
-	return path, image{
-		name: pauseImage,
-		// A shell collects the processes that pods with a common process namespace leave behind.
+// pauseImage is what holds a pod's namespaces open: a shell, which collects the processes that pods with a common process
+// namespace leave behind.
+func pauseImage() image {
+	return image{
+		name:    pauseName,
 		config:  imageConfig{Entrypoint: []string{"/busybox", "sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 86400 & wait $!; done"}},
 		entries: []entry{{path: "/busybox", file: busybox.path()}},
-	}.write(path)
+	}
 }

@@ -37,7 +37,6 @@ type node struct {
 	Dir    string // of the cluster, as the machine sees it
 	Cgroup string // id of its cgroups
 	Kube   string // the program that is all of Kubernetes
-	Pause  string // archive of the pause image
 	Inside bool   // the cgroup namespace has been entered
 }
 
@@ -109,7 +108,7 @@ func (n node) run(ctx context.Context, tell func(report)) error {
 	if err := s.await(dialCheck("containerd answers", "containerd", "unix", "/run/containerd/containerd.sock")); err != nil {
 		return err
 	}
-	if err := s.importImage(n.Pause); err != nil {
+	if err := s.importImage(pauseFile); err != nil {
 		return err
 	}
 	if err := s.await(dialCheck("etcd answers", "etcd", "tcp", "127.0.0.1:2379")); err != nil {

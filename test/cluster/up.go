@@ -173,10 +173,6 @@ type startedNode struct {
 // start starts the supervising process in new namespaces.
 func (c cluster) start(program string) (startedNode, error) {
 	var none startedNode
-	pause, err := pauseArchive()
-	if err != nil {
-		return none, err
-	}
 	for _, dir := range []string{"lib/kubernetes/bin", "log"} {
 		if err := os.MkdirAll(c.path(dir), 0o755); err != nil {
 			return none, err
@@ -188,6 +184,9 @@ func (c cluster) start(program string) (startedNode, error) {
 	token, err := writeConfig(c.path("lib/kubernetes"), c.name)
 	if err != nil {
 		return none, fmt.Errorf("write the configuration: %w", err)
+	}
+	if err := pauseImage().write(c.path("lib/kubernetes", filepath.Base(pauseFile))); err != nil {
+		return none, fmt.Errorf("make the pause image: %w", err)
 	}
 	if err := makeCgroups(c.id()); err != nil {
 		return none, err
@@ -218,7 +217,7 @@ func (c cluster) start(program string) (startedNode, error) {
 	}
 	defer output.Close()
 
-	arg, err := json.Marshal(node{Name: c.name, Dir: c.dir, Cgroup: c.id(), Kube: program, Pause: pause})
+	arg, err := json.Marshal(node{Name: c.name, Dir: c.dir, Cgroup: c.id(), Kube: program})
 	if err != nil {
 		return none, err
 	}
