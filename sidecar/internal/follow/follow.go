@@ -228,11 +228,10 @@ func (f *Follower) Sweep(now time.Time) (Wait, error) {
 	case f.stale:
 		return Wait{For: f.lookGap()}, nil
 	}
-	wait := min(f.checkAfter(), f.lookAfter())
 	if f.polled && delivered == 0 {
 		f.poll = min(2*f.poll, pollMax)
 	}
-	return Wait{For: wait}, nil
+	return Wait{For: min(f.checkAfter(), f.lookAfter())}, nil
 }
 
 // serveAll gives each ready file a turn. more says that some are still ready.
