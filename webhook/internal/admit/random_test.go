@@ -92,6 +92,7 @@ func FuzzReview(f *testing.F) {
 		f.Add(string(podgen.Pod(seed)))
 	}
 	f.Add(`{"spec":{"containers":[null],"initContainers":[{}]},"metadata":{"annotations":{"log-bridge.dev/files":"/x"}}}`)
+	f.Add(`{"spec":{"initContainers":[{"name":"i"}]},"metadata":{"annotations":{"log-bridge.dev/files":"i:/x"}}}`)
 	f.Add(`null`)
 	log := &strings.Builder{}
 	h := admit.Handler(decide, slog.New(slog.NewTextHandler(log, nil)), admit.Counter())

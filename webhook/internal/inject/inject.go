@@ -345,8 +345,12 @@ func (p *planner) takeOut() {
 	}
 }
 
-// checkNames refuses a pod that uses our names for something else.
+// checkNames refuses a pod that uses our names for something else, and one in which
+// there is nothing to name.
 func (p *planner) checkNames() {
+	if len(p.pod.Spec.Containers) == 0 {
+		p.find(LB0201, "the pod has no container")
+	}
 	for _, s := range p.sources() {
 		if s.Name == contract.Container {
 			p.find(LB0202, "the pod already has a container named "+contract.Container+" that log-bridge did not make; rename it, or take the log-bridge.dev annotations away")

@@ -61,6 +61,8 @@ func TestSayings(t *testing.T) {
 
 		{"a container that is not there", files("web:/x"), app + "\ninitContainers: [{name: init, image: i}]", []string{
 			`log-bridge.dev/files: web:/x: the pod has no container "web"; it has app, init [LB0201]`}},
+		{"no container", files("/x, init:/x"), "initContainers: [{name: init, image: i}]", []string{
+			"the pod has no container [LB0201]"}},
 		{"a container of our name", files("/x"), "containers: [{name: log-bridge, image: a}]", []string{
 			"the pod already has a container named log-bridge that log-bridge did not make; rename it, or take the log-bridge.dev annotations away [LB0202]"}},
 		{"a volume of our name", files("/x"), app + "\nvolumes: [{name: log-bridge, emptyDir: {}}]", []string{
