@@ -2,13 +2,16 @@ package follow_test
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
+	"flag"
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -1333,8 +1336,38 @@ const programs = 350
 
 // TestModel is row G of the list of scenarios.
 func TestModel(t *testing.T) {
-	for i, p := range places[:3] {
-		for j, events := range []bool{true, false} {
+	eachPlace(t, places[:3], func(t *testing.T, dir, small string, events bool) {
+		name := crc32.ChecksumIEEE([]byte(t.Name())) // other programs for each, but the same ones each time
+		run(t, dir, small, events, uint64(name)<<32, func(played int) bool { return played >= programs })
+	})
+}
+
+// TestTorture plays programs with new seeds on all file systems, for as long as the
+// environment variable TORTURE says.
+func TestTorture(t *testing.T) {
+	v := os.Getenv("TORTURE")
+	if v == "" && os.Getenv("MODEL") == "" {
+		t.Skip("TORTURE is not set; TORTURE=10m tortures the Follower for ten minutes")
+	}
+	long, err := time.ParseDuration(cmp.Or(v, "0"))
+	if err != nil {
+		t.Fatalf("TORTURE=%s: write a duration, such as 10m", v)
+	}
+	workers := min(runtime.GOMAXPROCS(0), 2*len(places))
+	flag.Set("test.parallel", strconv.Itoa(workers))
+	share := long * time.Duration(workers) / time.Duration(2*len(places))
+	first := uint64(time.Now().UnixNano())
+	eachPlace(t, places, func(t *testing.T, dir, small string, events bool) {
+		end := time.Now().Add(share)
+		run(t, dir, small, events, first, func(int) bool { return time.Now().After(end) })
+	})
+}
+
+// eachPlace calls f for each file system, with events and with polling, or replays the one
+// program that is asked for.
+func eachPlace(t *testing.T, places []place, f func(t *testing.T, dir, small string, events bool)) {
+	for _, p := range places {
+		for _, events := range []bool{true, false} {
 			t.Run(p.name+"/"+map[bool]string{true: "events", false: "polling"}[events], func(t *testing.T) {
 				t.Parallel()
 				dir, small := p.make(t, t.TempDir()), ""
@@ -1345,34 +1378,7 @@ func TestModel(t *testing.T) {
 					report(t, dir, small, events, seed, keep, nil)
 					return
 				}
-				run(t, dir, small, events, uint64(1+i*1_000_000+j*500_000), func(played int) bool { return played >= programs })
-			})
-		}
-	}
-}
-
-// TestTorture plays programs with new seeds on all file systems, for as long as the
-// environment variable TORTURE says.
-func TestTorture(t *testing.T) {
-	v := os.Getenv("TORTURE")
-	if v == "" {
-		t.Skip("TORTURE is not set; TORTURE=10m tortures the Follower for ten minutes")
-	}
-	long, err := time.ParseDuration(v)
-	if err != nil {
-		t.Fatalf("TORTURE=%s: write a duration, such as 10m", v)
-	}
-	end := time.Now().Add(long)
-	first := uint64(time.Now().UnixNano())
-	for i, p := range places {
-		for j, events := range []bool{true, false} {
-			t.Run(p.name+"/"+map[bool]string{true: "events", false: "polling"}[events], func(t *testing.T) {
-				t.Parallel()
-				dir, small := p.make(t, t.TempDir()), ""
-				if os.Getuid() == 0 {
-					small = tmpfs(t, filepath.Join(t.TempDir(), "small"), "64k")
-				}
-				run(t, dir, small, events, first+uint64(i*1_000_000_000+j*500_000_000), func(int) bool { return time.Now().After(end) })
+				f(t, dir, small, events)
 			})
 		}
 	}
