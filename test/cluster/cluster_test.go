@@ -227,12 +227,16 @@ spec:
 		forward.Process.Kill()
 		forward.Wait()
 	}()
+	busybox, err := busyboxPath()
+	if err != nil {
+		t.Fatal(err)
+	}
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
 		t.Fatalf("kubectl port-forward: %v", err)
 	}
 	// "Forwarding from 127.0.0.1:34567 -> 8080"
-	if have := output(t, exec.Command(busybox.path(), "wget", "-q", "-O", "-", "http://"+strings.Fields(line)[2])); have != "a page\n" {
+	if have := output(t, exec.Command(busybox, "wget", "-q", "-O", "-", "http://"+strings.Fields(line)[2])); have != "a page\n" {
 		t.Errorf("through kubectl port-forward: have %q, want %q", have, "a page\n")
 	}
 }

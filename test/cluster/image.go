@@ -166,15 +166,16 @@ const searchPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 
 // busyboxEntries are a small system: a shell and its usual commands, users and a folder for temporary files.
 func busyboxEntries() ([]entry, error) {
-	if err := installPackages([]need{busybox}); err != nil {
+	busybox, err := busyboxPath()
+	if err != nil {
 		return nil, err
 	}
-	commands, err := exec.Command(busybox.path(), "--list").Output()
+	commands, err := exec.Command(busybox, "--list").Output()
 	if err != nil {
 		return nil, fmt.Errorf("ask busybox for its commands: %w", err)
 	}
 	entries := []entry{
-		{path: "/bin/busybox", file: busybox.path()},
+		{path: "/bin/busybox", file: busybox},
 		{path: "/etc/passwd", text: "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/bin/false\n"},
 		{path: "/etc/group", text: "root:x:0:\nnogroup:x:65534:\n"},
 		{path: "/root", mode: 0o700},
@@ -287,10 +288,11 @@ func sharedLibraries(objects []string) ([]string, error) {
 
 // pauseImage is what holds a pod's namespaces open: a shell, which collects the processes that pods with a common process
 // namespace leave behind.
-func pauseImage() image {
+func pauseImage() (image, error) {
+	busybox, err := busyboxPath()
 	return image{
 		name:    pauseName,
 		config:  imageConfig{Entrypoint: []string{"/busybox", "sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 86400 & wait $!; done"}},
-		entries: []entry{{path: "/busybox", file: busybox.path()}},
-	}
+		entries: []entry{{path: "/busybox", file: busybox}},
+	}, err
 }

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A need is a program from Debian: the package is installed only where none of the files exists, because the
@@ -19,7 +21,6 @@ type need struct {
 }
 
 var (
-	busybox = need{"busybox-static", []string{"/usr/bin/busybox", "/bin/busybox"}}
 	python  = need{"python3", []string{"/usr/bin/python3"}}
 	buildah = need{"buildah", []string{"/usr/bin/buildah"}}
 
@@ -29,21 +30,74 @@ var (
 		{"containernetworking-plugins", []string{"/usr/lib/cni/bridge"}},
 		{"iptables", []string{"/usr/sbin/iptables", "/sbin/iptables"}},
 		{"iproute2", []string{"/usr/sbin/ip", "/sbin/ip", "/bin/ip"}},
-		busybox,
 	}
 )
 
 // path returns the file that fulfils the need, or "".
 func (n need) path() string {
 	for _, file := range n.files {
-		if _, err := os.Stat(file); err == nil && (n.pkg != busybox.pkg || isStatic(file)) {
+		if _, err := os.Stat(file); err == nil {
 			return file
 		}
 	}
 	return ""
 }
 
-// isStatic: Debian's package busybox, which may be installed instead, needs libraries that no image has.
+// busyboxPath returns a static busybox, which images can be made of. Most machines have the package busybox for their start,
+// which is not static. So busybox-static, which would take its place, is unpacked into the cache rather than installed.
+func busyboxPath() (string, error) {
+	cache, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(cache, "busybox-static")
+	find := func() string {
+		for _, file := range []string{"/usr/bin/busybox", filepath.Join(dir, "usr/bin/busybox"), filepath.Join(dir, "bin/busybox")} {
+			if isStatic(file) {
+				return file
+			}
+		}
+		return ""
+	}
+	if file := find(); file != "" {
+		return file, nil
+	}
+	release, err := lock(dir, time.Hour)
+	if err != nil {
+		return "", err
+	}
+	defer release()
+	if file := find(); file != "" {
+		return file, nil
+	}
+	done := step("Fetching the Debian package busybox-static")
+	temp, err := os.MkdirTemp("", "log-bridge-busybox")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(temp)
+	if err := aptGetFresh(temp, "download", "busybox-static"); err != nil {
+		return "", fmt.Errorf("fetch a Debian package: %w", err)
+	}
+	packages, err := filepath.Glob(filepath.Join(temp, "*.deb"))
+	if err != nil || len(packages) != 1 {
+		return "", fmt.Errorf("apt-get download: want one package, have %q", packages)
+	}
+	if out, err := exec.Command("dpkg-deb", "--extract", packages[0], dir+".new").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("unpack busybox-static: %w: %s", err, out)
+	}
+	if err := errors.Join(os.RemoveAll(dir), os.Rename(dir+".new", dir)); err != nil {
+		return "", err
+	}
+	done()
+	file := find()
+	if file == "" {
+		return "", fmt.Errorf("no static busybox is in %s", dir)
+	}
+	return file, nil
+}
+
+// isStatic tells whether a file is a program that needs no shared libraries.
 func isStatic(file string) bool {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -72,14 +126,7 @@ func installPackages(needs []need) error {
 		return fmt.Errorf("these Debian packages are missing; install them: apt-get install %s", list)
 	}
 	done := step("Installing the Debian packages %s", list)
-	err := aptGet(append([]string{"install", "--yes", "--no-install-recommends"}, missing...)...)
-	if err != nil {
-		// The list of packages may never have been read, or be too old.
-		if err = aptGet("update"); err == nil {
-			err = aptGet(append([]string{"install", "--yes", "--no-install-recommends"}, missing...)...)
-		}
-	}
-	if err != nil {
+	if err := aptGetFresh("/", append([]string{"install", "--yes", "--no-install-recommends"}, missing...)...); err != nil {
 		return fmt.Errorf("install Debian packages: %w", err)
 	}
 	done()
@@ -91,8 +138,20 @@ func installPackages(needs []need) error {
 	return nil
 }
 
-func aptGet(args ...string) error {
+// aptGetFresh tries once more with a new list of packages: the machine's may never have been read, or be too old.
+func aptGetFresh(dir string, args ...string) error {
+	if aptGet(dir, args...) == nil {
+		return nil
+	}
+	if err := aptGet(dir, "update"); err != nil {
+		return err
+	}
+	return aptGet(dir, args...)
+}
+
+func aptGet(dir string, args ...string) error {
 	command := exec.Command("apt-get", append([]string{"--quiet", "--quiet"}, args...)...)
+	command.Dir = dir
 	command.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 	if out, err := command.CombinedOutput(); err != nil {
 		return errors.New("apt-get " + args[0] + ": " + err.Error() + "\n" + string(out))

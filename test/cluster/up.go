@@ -185,7 +185,11 @@ func (c cluster) start(program string) (startedNode, error) {
 	if err != nil {
 		return none, fmt.Errorf("write the configuration: %w", err)
 	}
-	if err := pauseImage().write(c.path("lib/kubernetes", filepath.Base(pauseFile))); err != nil {
+	pause, err := pauseImage()
+	if err == nil {
+		err = pause.write(c.path("lib/kubernetes", filepath.Base(pauseFile)))
+	}
+	if err != nil {
 		return none, fmt.Errorf("make the pause image: %w", err)
 	}
 	if err := makeCgroups(c.id()); err != nil {
