@@ -320,9 +320,7 @@ spec:
 `)
 	lines(t, "500 lines", func(got []string) bool { return len(got) >= 500 }, "-n", ns, "killed", "-c", "log-bridge")
 	id := sidecarID(t, ns, "killed")
-	if out, err := output(command(bed.cluster, "exec", "--name", "e2e", "--", "ctr", "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", id)); err != nil {
-		t.Fatal(err, out)
-	}
+	killSidecar(t, id)
 	eventually(t, "a new sidecar container", func() (bool, string) { now := sidecarID(t, ns, "killed"); return now != "" && now != id, now })
 	current := lines(t, "500 more lines", func(got []string) bool { return len(got) >= 500 }, "-n", ns, "killed", "-c", "log-bridge")
 	before := lines(t, "the lines before", func(got []string) bool { return len(got) >= 500 }, "-n", ns, "killed", "-c", "log-bridge", "--previous")

@@ -189,9 +189,7 @@ spec:
 	kubectl(t, "exec", "-n", ns, "restarting", "-c", "app", "--", "touch", "/data/end1")
 	start(2)
 	id := sidecarID(t, ns, "restarting")
-	if out, err := output(command(bed.cluster, "exec", "--name", "e2e", "--", "ctr", "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", id)); err != nil {
-		t.Fatal(err, out)
-	}
+	killSidecar(t, id)
 	eventually(t, "a new sidecar container", func() (bool, string) { now := sidecarID(t, ns, "restarting"); return now != "" && now != id, now })
 	kubectl(t, "exec", "-n", ns, "restarting", "-c", "app", "--", "touch", "/data/end2")
 	start(3)

@@ -6,6 +6,7 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -108,10 +109,23 @@ func whyNot() string {
 	return ""
 }
 
+// clusterName is the name of the tests' cluster. Another one lets two runs live side by side.
+func clusterName() string {
+	return cmp.Or(os.Getenv("E2E_CLUSTER"), "e2e")
+}
+
+// killSidecar ends a container's process with SIGKILL, from the node.
+func killSidecar(t *testing.T, id string) {
+	t.Helper()
+	if out, err := output(command(bed.cluster, "exec", "--name", clusterName(), "--", "ctr", "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", id)); err != nil {
+		t.Fatal(err, out)
+	}
+}
+
 // startCluster starts a cluster that ends when the returned function is called, and also
 // when this process dies: it ends with its stdin.
 func startCluster() (stop func() error, err error) {
-	cmd := command(bed.cluster, "up", "--foreground", "--name", "e2e")
+	cmd := command(bed.cluster, "up", "--foreground", "--name", clusterName())
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -152,7 +166,7 @@ func loadImages() error {
 		}
 		tars = append(tars, tar)
 	}
-	_, err := output(command(bed.cluster, append([]string{"load", "--name", "e2e"}, tars...)...))
+	_, err := output(command(bed.cluster, append([]string{"load", "--name", clusterName()}, tars...)...))
 	return err
 }
 
