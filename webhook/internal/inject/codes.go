@@ -73,6 +73,7 @@ const (
 	LB0312 Code = "LB0312"
 	LB0313 Code = "LB0313"
 	LB0314 Code = "LB0314"
+	LB0315 Code = "LB0315"
 	LB0401 Code = "LB0401"
 	LB0402 Code = "LB0402"
 	LB0403 Code = "LB0403"
@@ -109,6 +110,7 @@ var Codes = []Row{
 	{LB0312, Mistake, "Path through /var/run or /run where a volume has the other name", "Write the path with the name under which the volume is mounted."},
 	{LB0313, Warning, "Volume that several pods may write", "Separate them with subPathExpr and a variable from metadata.name, or know that each sidecar prints the lines of all."},
 	{LB0314, Warning, "Directory of the image hidden with seed: false", "Take log-bridge.dev/seed away if the application needs what its image has there."},
+	{LB0315, Warning, "reclaim where a volume of the pod holds the files", "Nothing is freed there, since the volume is not log-bridge's: let the application write elsewhere, or take log-bridge.dev/reclaim away."},
 	{LB0401, Warning, "Containers that run as different users", "Set log-bridge.dev/run-as-user if files with mode 0600 must be read."},
 	{LB0402, Mistake, "run-as-user 0 where no container may be root", "Use the application's user."},
 	{LB0403, Mistake, "Unequal request and limit in a Guaranteed pod", "Make them equal: the pod would lose its QoS class."},

@@ -116,9 +116,13 @@ func TestSayings(t *testing.T) {
 		{"a block device", files("/blk/x"), "containers: [{name: app, image: a, volumeDevices: [{name: v, devicePath: /blk}]}]\nvolumes: [{name: v, persistentVolumeClaim: {claimName: c}}]", []string{
 			"log-bridge.dev/files: app:/blk/x is on the block device /blk of volume v, which holds no files that can be shared; name a file in a file system [LB0311]"}},
 		{"/var/run for /run", files("/var/run/app/x.log"), mounted("mountPath: /run/app", "emptyDir: {}"), []string{
-			"log-bridge.dev/files: app:/var/run/app/x.log: /var/run usually is a link to /run, where volume v is mounted at /run/app; write app:/run/app/x.log [LB0312]"}},
+			"log-bridge.dev/files: app:/var/run/app/x.log: /var/run usually is a link to /run, and volume v is mounted at /run/app; write app:/run/app/x.log [LB0312]"}},
+		{"/var/run for /run itself", files("/var/run/x.pid"), mounted("mountPath: /run", "emptyDir: {}"), []string{
+			"log-bridge.dev/files: app:/var/run/x.pid: /var/run usually is a link to /run, and volume v is mounted at /run; write app:/run/x.pid [LB0312]"}},
 		{"/run for /var/run", files("/run/app/*.log"), mounted("mountPath: /var/run/app", "emptyDir: {}"), []string{
-			"log-bridge.dev/files: app:/run/app/*.log: /var/run usually is a link to /run, where volume v is mounted at /var/run/app; write app:/var/run/app/*.log [LB0312]"}},
+			"log-bridge.dev/files: app:/run/app/*.log: /var/run usually is a link to /run, and volume v is mounted at /var/run/app; write app:/var/run/app/*.log [LB0312]"}},
+		{"reclaim on the user's volume", files("/w/x.log, /app/x.log\nlog-bridge.dev/reclaim: 'true'"), mounted("mountPath: /w", "emptyDir: {}"), []string{
+			"log-bridge.dev/reclaim: nothing is freed of app:/w/x.log, which lies in the pod's own volume v [LB0315]"}},
 		{"root where nobody may be", files("/x\nlog-bridge.dev/run-as-user: '0'"), app + "\nsecurityContext: {runAsNonRoot: true}", []string{
 			`log-bridge.dev/run-as-user is "0", but the pod says runAsNonRoot: true; use the id of the application's user [LB0402]`}},
 		{"unequal resources in a Guaranteed pod", files("/x\nlog-bridge.dev/cpu-request: '1'\nlog-bridge.dev/cpu-limit: '2'"), "containers: [{name: app, image: a, resources: {limits: {cpu: 1, memory: 1Gi}}}]", []string{

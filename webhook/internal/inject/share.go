@@ -80,6 +80,10 @@ func (p *planner) shareAll() {
 	for _, w := range all {
 		w.share.Way = w.way
 		switch w.way {
+		case ByVolume:
+			if p.set.reclaim {
+				p.find(LB0315, fmt.Sprintf("%s: nothing is freed of %s, which lies in the pod's own volume %s", annotation(contract.KeyReclaim), w.Entry, w.share.Volume))
+			}
 		case ByDirectory:
 			w.share.Directory, w.share.Seeded = w.dir, p.set.seed
 			p.mountDirectory(w.source, w.dir)
@@ -181,21 +185,25 @@ func (p *planner) kubeletFile(w *wanted) (Code, error) {
 	return "", nil
 }
 
-// otherName refuses /var/run/x where a volume is mounted at /run/x, and the
-// reverse: one is a link to the other in nearly all images, so our mount would land
-// on top of the user's volume and hide it.
+// usualLinks are links that nearly all images have.
+var usualLinks = []struct{ link, target string }{{"/var/run", "/run"}, {"/var/lock", "/run/lock"}}
+
+// otherName refuses /var/run/x where a volume is mounted at /run/x, and the reverse:
+// our mount would land on top of the user's volume and hide it.
 func (p *planner) otherName(w *wanted) (Code, error) {
-	base := w.base()
-	for _, pair := range [][2]string{{"/var/run", "/run"}, {"/run", "/var/run"}, {"/var/lock", "/run/lock"}, {"/run/lock", "/var/lock"}} {
-		if !contract.Covers(pair[0], base) {
-			continue
-		}
-		other := pair[1] + strings.TrimPrefix(base, pair[0])
-		for _, m := range w.source.VolumeMounts {
-			at := mountPath(m)
-			if contract.Covers(pair[1], at) && at != pair[1] && contract.Covers(at, other) {
-				return LB0312, fmt.Errorf("%s: %s usually is a link to %s, where volume %s is mounted at %s; write %s", w.Entry, shorter(pair), longer(pair), m.Name, at,
-					contract.Entry{Container: w.Container, Pattern: pair[1] + strings.TrimPrefix(w.Pattern, pair[0])})
+	for _, l := range usualLinks {
+		for _, from := range []string{l.link, l.target} {
+			to := l.target
+			if from == l.target {
+				to = l.link
+			}
+			if !contract.Covers(from, w.base()) {
+				continue
+			}
+			m, ok := covering(w.source.VolumeMounts, to+strings.TrimPrefix(w.base(), from))
+			if ok && contract.Covers(to, mountPath(m)) {
+				return LB0312, fmt.Errorf("%s: %s usually is a link to %s, and volume %s is mounted at %s; write %s", w.Entry, l.link, l.target, m.Name, mountPath(m),
+					contract.Entry{Container: w.Container, Pattern: to + strings.TrimPrefix(w.Pattern, from)})
 			}
 		}
 	}
@@ -294,17 +302,3 @@ func (p *planner) addition(s source) *addition {
 // escape writes a text such that the kubelet's expansion of $(VAR) in arguments
 // gives it back: each dollar sign is doubled.
 func escape(s string) string { return strings.ReplaceAll(s, "$", "$$") }
-
-func shorter(pair [2]string) string {
-	if strings.HasPrefix(pair[0], "/var") {
-		return pair[0]
-	}
-	return pair[1]
-}
-
-func longer(pair [2]string) string {
-	if strings.HasPrefix(pair[0], "/var") {
-		return pair[1]
-	}
-	return pair[0]
-}
