@@ -209,7 +209,13 @@ func (b builder) close() { os.RemoveAll(b.run) }
 
 // buildah runs in process and mount namespaces of its own, so that it leaves no process and no mount when it is killed.
 func (b builder) buildah(ctx context.Context, args ...string) error {
-	all := append([]string{"--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "buildah", "--root=" + b.storage, "--runroot=" + b.run}, args...)
+	// It keeps a cache in the folder of the machine's own images, wherever its storage is.
+	const own = "/var/lib/containers"
+	if err := os.Mkdir(own, 0o755); err == nil {
+		defer os.Remove(own)
+	}
+	all := append([]string{"--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+		"sh", "-c", "mount -t tmpfs none " + own + ` && exec buildah "$@"`, "buildah", "--root=" + b.storage, "--runroot=" + b.run}, args...)
 	command := exec.CommandContext(ctx, "unshare", all...)
 	command.Stdout, command.Stderr = io.Discard, os.Stderr
 	// The signal comes when the thread ends that starts the process, and main's does not end before the process does.

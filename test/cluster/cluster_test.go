@@ -211,8 +211,8 @@ spec:
 			t.Errorf("kubectl %s: have %q, want %q", strings.Join(test.args, " "), have, test.want)
 		}
 	}
-	if have := output(t, kubectl("describe", "pod", "web")); !strings.Contains(have, "Started") || strings.Contains(have, "Warning") {
-		t.Errorf("kubectl describe pod web: want an event that it has started and no warning; have %s", have)
+	if have := output(t, kubectl("describe", "pod", "web")); !strings.Contains(have, "Started") || strings.Contains(have, "DNS") {
+		t.Errorf("kubectl describe pod web: want an event that it has started and none about DNS; have %s", have)
 	}
 
 	forward := kubectl("port-forward", "pod/web", ":8080")

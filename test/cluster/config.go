@@ -174,6 +174,8 @@ func kubelet(name string) component {
 const containerdConfig = `version = 2
 root = "/var/lib/containerd"
 state = "/run/containerd"
+# It would make a folder in /opt.
+disabled_plugins = ["io.containerd.internal.v1.opt"]
 [grpc]
 address = "/run/containerd/containerd.sock"
 [plugins."io.containerd.grpc.v1.cri"]
