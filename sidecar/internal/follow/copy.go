@@ -162,6 +162,10 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 	if err != nil {
 		return
 	}
+	// Of several copies the longest has the most that is not delivered.
+	var copies []*file
+	var best *file
+	var most int64 = -1
 	for _, e := range entries {
 		if !e.Type().IsRegular() {
 			continue
@@ -179,26 +183,41 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 			if err != nil {
 				continue
 			}
-			probe := &file{fd: fd}
-			if !probe.isCopyOf(x) {
-				unix.Close(fd)
-				continue
+			c = &file{fd: fd, node: n, pair: -1}
+		}
+		if c.isCopyOf(x) {
+			copies = append(copies, c)
+			if n.Size > most {
+				best, most = c, n.Size
 			}
+		} else if c.pair < 0 {
+			unix.Close(c.fd)
+		}
+	}
+	for _, c := range copies {
+		switch {
+		case c.pair >= 0 && c != best:
+			c.original = x // settled with the others
+			continue
+		case c.pair < 0 && c != best:
+			unix.Close(c.fd)
+			continue
+		case c.pair < 0:
+			n, fd := c.node, c.fd
 			n.Path = x.Path
 			if c, err = f.take(x.src, n, fd); c == nil || err != nil {
 				unix.Close(fd)
 				continue
 			}
-		} else if !c.isCopyOf(x) {
-			continue
 		}
 		c.Flags |= checkpoint.Copy | x.Flags&checkpoint.Stderr
 		c.Path, c.Offset, c.scan = x.Path, x.Offset, x.Offset
 		c.Head, c.Anchor = append(c.Head[:0], x.Head...), append(c.Anchor[:0], x.Anchor...)
 		c.original, c.ready, c.behind, c.grew = nil, true, true, now
 		f.keep(c)
+	}
+	if best != nil {
 		f.order()
-		return
 	}
 }
 

@@ -76,23 +76,16 @@ func (x *file) restart() {
 	x.Flags = x.Flags&^checkpoint.Cut | checkpoint.Emptied
 }
 
-// pread reads at off, as much as there is, retrying what a signal interrupted.
+// pread reads at off, with one read(2): a second one might see the file after a truncation,
+// and its bytes would not belong to those of the first. Fewer than asked for is the end
+// of the file.
 func (x *file) pread(p []byte, off int64) (int, error) {
-	n := 0
-	for n < len(p) {
-		m, err := unix.Pread(x.fd, p[n:], off+int64(n))
-		if err == unix.EINTR {
-			continue
+	for {
+		n, err := unix.Pread(x.fd, p, off)
+		if err != unix.EINTR {
+			return max(n, 0), err
 		}
-		if err != nil {
-			return n, err
-		}
-		if m == 0 {
-			break
-		}
-		n += m
 	}
-	return n, nil
 }
 
 // ReadAt is pread as io.ReaderAt has it.

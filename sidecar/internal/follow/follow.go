@@ -234,7 +234,7 @@ func (f *Follower) Sweep(now time.Time) (Wait, error) {
 	return Wait{For: min(f.checkAfter(), f.lookAfter())}, nil
 }
 
-// serveAll gives each ready file a turn. more says that some are still ready.
+// serveAll gives each ready file a turn. more says that some are still ready, or again.
 func (f *Follower) serveAll(now time.Time) (delivered int64, more bool, err error) {
 	f.turns = append(f.turns[:0], f.open...)
 	for _, x := range f.turns {
@@ -245,6 +245,8 @@ func (f *Follower) serveAll(now time.Time) (delivered int64, more bool, err erro
 				return delivered, false, err
 			}
 		}
+	}
+	for _, x := range f.open {
 		more = more || x.ready
 	}
 	return delivered, more, nil

@@ -130,6 +130,7 @@ type record struct {
 	mayCut    bool // its line may have been ended although it was not
 	mayLose   bool
 	mayRepeat bool
+	mayTear   bool // its file was truncated while a long line was under way
 }
 
 // era is what a file holds between two truncations.
@@ -189,8 +190,9 @@ type world struct {
 	names   map[string]*inode // by path in app
 	inodes  []*inode
 	byText  map[string]*record
-	torn    map[string]bool // pieces of records that may come
-	budget  int64           // bytes that may be repeated
+	byName  map[string]*record // FILE.NUMBER
+	torn    map[string]bool    // pieces of records that may come
+	budget  int64              // bytes that may be repeated
 	spent   int64
 	longest int64 // line that came out
 	place   int
@@ -216,7 +218,7 @@ func play(base, small string, events bool, s setting, steps []step) (w *world, e
 	must(err)
 	must(os.Chmod(dir, 0o755))
 	defer os.RemoveAll(dir)
-	w = &world{setting: s, sidecar: newSidecar(dir, s.patterns...), dir: dir, names: map[string]*inode{}, byText: map[string]*record{}, torn: map[string]bool{}}
+	w = &world{setting: s, sidecar: newSidecar(dir, s.patterns...), dir: dir, names: map[string]*inode{}, byText: map[string]*record{}, torn: map[string]bool{}, byName: map[string]*record{}}
 	w.events, w.pipe, w.user = events, s.piped, s.rights
 	if small != "" {
 		w.state, err = os.MkdirTemp(small, "play")
@@ -433,7 +435,7 @@ func (w *world) write(l *log, n, fill int, finished, keep bool) error {
 			// A line that was cut may go on, as a line of its own.
 			r.mayCut = false
 		}
-		w.byText[body] = r
+		w.byText[body], w.byName[fmt.Sprintf("%d.%d", x.id, r.number)] = r, r
 		x.era.records = append(x.era.records, r)
 		b = append(b, r.text...)
 		if r.newline {
@@ -723,6 +725,9 @@ func (w *world) truncate(x *inode, size int64) {
 	if size >= x.size {
 		return
 	}
+	for _, r := range x.era.records {
+		r.mayTear = r.mayTear || w.busy != nil
+	}
 	if size > 0 {
 		// The remaining lines may come again, and what is written before the sidecar has
 		// seen the cut may be taken for them.
@@ -738,6 +743,11 @@ func (w *world) truncate(x *inode, size int64) {
 		}
 		x.era.records = slices.DeleteFunc(x.era.records, func(r *record) bool { return r.offset+int64(len(r.text)) >= size })
 		x.cut = true
+		for _, c := range w.inodes {
+			if c.copyOf == x {
+				w.doubt(c)
+			}
+		}
 	} else {
 		delivered := int64(0)
 		for _, r := range x.era.records {
@@ -914,7 +924,7 @@ func (w *world) term() error {
 	w.tell("term")
 	w.markCuts(true)
 	for _, x := range w.inodes {
-		if x.copyOf != nil && (x.size < 256 || x.copyOf.aside) {
+		if x.copyOf != nil && x.size < 256 {
 			w.doubt(x) // a few bytes may well be the same in two logs: better twice than not at all
 		}
 	}
@@ -985,9 +995,6 @@ func (w *world) missed(x *inode) bool {
 func (w *world) looked() {
 	for _, x := range w.inodes {
 		w.meet(x)
-		if x.copyOf != nil && x.copyOf.aside {
-			w.doubt(x) // its name may not look like that of its original
-		}
 	}
 	for _, l := range w.logs {
 		if x := w.names["logs/"+l.name]; x != nil && x.known {
@@ -1040,8 +1047,8 @@ func (w *world) markCuts(ending bool) {
 		if n := len(x.copied); n > 0 {
 			x.copied[n-1].mayCut = true
 		}
-		if k := x.copyOf; k != nil && !k.known && !k.readable {
-			w.doubt(x) // it cannot be compared
+		if k := x.copyOf; k != nil && (!k.known && !k.readable || k.aside) {
+			w.doubt(x) // it cannot be compared, or its name does not look like that of its original
 		}
 	}
 }
@@ -1099,7 +1106,8 @@ func (w *world) line(line string) error {
 	hole := len(line) - len(holeless)
 	line = holeless
 	for rest := line; rest != ""; {
-		if w.torn[rest] {
+		name, _, _ := strings.Cut(strings.TrimPrefix(rest, "<"), ":")
+		if r := w.byName[name]; w.torn[rest] || r != nil && r.mayTear && len(rest) < len(r.text) && strings.HasPrefix(r.text, rest) {
 			return nil
 		}
 		if rest[0] != '<' && before == nil {

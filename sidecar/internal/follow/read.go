@@ -148,9 +148,14 @@ func (f *Follower) longLine(x *file) (delivered int64, again bool, err error) {
 		x.scan += int64(n)
 	}
 	end := x.scan
+	var tail [checkpoint.Window]byte
+	seen := append(tail[:0], x.Anchor...) // the bytes before at
 	for at := x.Offset; at < end; {
-		n, err := x.pread(piece[:min(int64(len(piece)), end-at)], at)
-		if err != nil || n == 0 || at == x.Offset && !x.holds(x.Anchor, x.Offset-int64(len(x.Anchor))) {
+		// As in step: what was seen comes with the same read, and once more after it.
+		back := len(seen)
+		buf := f.buf[:back+int(min(blockSize, end-at))]
+		n, err := x.pread(buf, at-int64(back))
+		if err != nil || n <= back || !bytes.Equal(buf[:back], seen) || !x.holds(seen, at-int64(back)) {
 			// The file was truncated under the line. What is out is ended, so that
 			// the next line is a line of its own.
 			if at > x.Offset {
@@ -161,18 +166,16 @@ func (f *Follower) longLine(x *file) (delivered int64, again bool, err error) {
 			x.scan = x.Offset
 			return delivered, true, nil
 		}
-		if err := f.sink(x).Piece(x.Container, x.Path, piece[:n], at == x.Offset, at+int64(n) == end); err != nil {
+		piece := buf[back:n]
+		if err := f.sink(x).Piece(x.Container, x.Path, piece, at == x.Offset, at+int64(len(piece)) == end); err != nil {
 			return delivered, false, err
 		}
-		at += int64(n)
-		delivered += int64(n)
+		seen = window(seen, piece)
+		at += int64(len(piece))
+		delivered += int64(len(piece))
 	}
 	// The whole line is out: keep the offset behind it.
-	tail := f.buf[:min(checkpoint.Window, end-x.Offset)]
-	if _, err := x.pread(tail, end-int64(len(tail))); err != nil {
-		f.readFailed(x, err)
-	}
-	x.Anchor = window(x.Anchor, tail)
+	x.Anchor = append(x.Anchor[:0], seen...)
 	x.Offset, x.scan = end, end
 	x.Flags &^= checkpoint.Cut
 	f.keep(x)

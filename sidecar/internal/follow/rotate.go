@@ -33,6 +33,9 @@ func (f *Follower) order() {
 	generations := map[string][]*file{}
 	for _, x := range f.open {
 		x.before = nil
+		if x.original != nil {
+			continue // held, and nobody waits for it
+		}
 		key := x.Container + ":" + x.Path
 		generations[key] = append(generations[key], x)
 	}
