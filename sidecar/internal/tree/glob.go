@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/log-bridge/log-bridge/sidecar/contract"
 	"golang.org/x/sys/unix"
 )
 
@@ -190,8 +191,12 @@ func (t *Tree) list(f *Found, dir string) (names []string, plain bool) {
 		}
 	}
 	for _, v := range t.views {
-		if v.prefix != "/" && path.Dir(v.prefix) == dir {
-			names = append(names, path.Base(v.prefix))
+		if v.prefix == dir || !contract.Covers(dir, v.prefix) {
+			continue
+		}
+		name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(v.prefix, dir), "/"), "/")
+		if !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
 	return names, plain
