@@ -87,6 +87,7 @@ func (s *Seeder) Seed(from, to string) error {
 			os.RemoveAll(tmp)
 			return err
 		}
+		s.own(real, tmp, st.Sys().(*syscall.Stat_t))
 	}
 	if err := os.Rename(tmp, to); err != nil {
 		return fmt.Errorf("put the copy in its place: %w", err)
@@ -155,7 +156,7 @@ func (s *Seeder) entry(from, to string) error {
 		if err := os.Symlink(target, to); err != nil {
 			return err
 		}
-		own(to, sys, -1)
+		s.own(from, to, sys)
 		return nil
 	case mode.IsRegular():
 		if mode&(fs.ModeSetuid|fs.ModeSetgid) != 0 {
@@ -171,17 +172,35 @@ func (s *Seeder) entry(from, to string) error {
 		s.Say("left out %s: it is a %s", from, mode.Type())
 		return nil
 	}
-	own(to, sys, -1)
+	s.own(from, to, sys)
 	times := []unix.Timespec{unix.Timespec(sys.Atim), unix.Timespec(sys.Mtim)}
 	_ = unix.UtimesNanoAt(unix.AT_FDCWD, to, times, unix.AT_SYMLINK_NOFOLLOW)
 	return nil
 }
 
-// own gives a copy to the owner of what was copied, where this user may; else the
-// application's user, who this is, owns it. Groups are inherited from the folder.
-func own(to string, st *syscall.Stat_t, group int) {
-	if os.Geteuid() == 0 && st.Uid != 0 {
-		_ = os.Lchown(to, int(st.Uid), group)
+// own gives a copy to the owner of what was copied: an image whose program begins as root and
+// goes on as another user has log directories of that other user. Only root may do so;
+// where this is the application's own user, the copy is its own already. The group stays
+// the one that the folder hands down, by which the sidecar reads, unless the image's group
+// may write.
+func (s *Seeder) own(from, to string, st *syscall.Stat_t) {
+	if os.Geteuid() != 0 {
+		return
+	}
+	group := -1
+	if st.Mode&0o020 != 0 && st.Mode&syscall.S_IFMT != syscall.S_IFLNK {
+		group = int(st.Gid)
+	}
+	if st.Uid == 0 && group <= 0 {
+		return
+	}
+	if err := os.Lchown(to, int(st.Uid), group); err != nil {
+		s.Say("%s belongs to user %d in the image, and now to this one: %v", from, st.Uid, err)
+		return
+	}
+	// chown(2) may take the setgid bit away.
+	if now, err := os.Lstat(to); err == nil && now.IsDir() {
+		_ = os.Chmod(to, now.Mode().Perm()|now.Mode()&fs.ModeSticky|fs.ModeSetgid)
 	}
 }
 
@@ -207,7 +226,7 @@ func (s *Seeder) file(from, to string, mode fs.FileMode) error {
 		return fmt.Errorf("copy %s: %w", from, err)
 	}
 	if s.copied += n; s.copied > s.Limit {
-		return fmt.Errorf("%s holds more than the %d bytes that are copied at most; set %s%s to \"false\" if the application does not need what its image has there, or raise seed.limit of the chart",
+		return fmt.Errorf("%s holds more than the %d bytes that are copied at most; set %s%s to \"false\" if the application does not need what its image has there, or raise sidecar.seedLimit of the chart",
 			s.from, s.Limit, contract.Prefix, contract.KeySeed)
 	}
 	if err := out.Chmod(mode); err != nil {
