@@ -56,11 +56,11 @@ lines() {
 up() {
 	local helm_values=()
 	if [ "${USE_KUBECONFIG:-}" = 1 ]; then
-		title "The cluster of $("${kubectl:=kubectl}" config current-context)"
 		for program in kubectl helm; do
 			command -v $program >/dev/null || { echo "USE_KUBECONFIG=1 needs $program on the PATH" >&2; exit 1; }
 		done
-		helm=helm
+		kubectl=kubectl helm=helm
+		title "The cluster of $(kubectl config current-context)"
 	else
 		if [ -n "${KUBECONFIG:-}" ]; then
 			printf 'KUBECONFIG is set. To show this on that cluster, with the published images: make demo USE_KUBECONFIG=1\nGoing on with a cluster of its own.\n'
