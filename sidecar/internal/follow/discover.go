@@ -22,7 +22,7 @@ import (
 // look finds the files that the sources match now, opens new ones, notes which lost
 // their name, and watches the directories.
 func (f *Follower) look(now time.Time) {
-	f.stale, f.lastLook = false, now
+	f.stale, f.crowded, f.lastLook = false, false, now
 	for again := true; again; {
 		f.round++
 		holder := f.holders()
@@ -83,6 +83,17 @@ func (f *Follower) found(src *source, n tree.Node, holder map[string]*file, now 
 	}
 	f.makeRoom()
 	fd, err := n.Open()
+	if errors.Is(err, unix.EMFILE) {
+		// The rest of the program has more descriptors than was thought.
+		f.limit = max(1, len(f.open))
+		f.makeRoom()
+		fd, err = n.Open()
+	}
+	if errors.Is(err, unix.EMFILE) {
+		f.crowded = true
+		f.say.Once("descriptors", "there are more files than the %d that log-bridge may have open; the others wait until those are delivered", f.limit)
+		return
+	}
 	if errors.Is(err, fs.ErrPermission) {
 		f.say.Once(about, "%s has mode %04o and belongs to user %d, so user %d, which log-bridge runs as, cannot read it; it is tried again. The annotation %s: \"%d\" would make log-bridge run as that user",
 			about, n.Mode&0o7777, n.Uid, os.Getuid(), contract.Prefix+contract.KeyRunAsUser, n.Uid)

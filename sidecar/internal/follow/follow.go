@@ -111,6 +111,7 @@ type Follower struct {
 	polled  bool             // some directory has none
 	round   uint64           // number of the look
 	stale   bool             // something changed that asks for a look
+	crowded bool             // the last look found files for which there is no descriptor
 
 	lastLook, lastCheck, lastSync, lastGrowth time.Time
 	poll                                      time.Duration // the next wait where there are no events
@@ -214,6 +215,7 @@ func (f *Follower) Sweep(now time.Time) (Wait, error) {
 	f.sync(now)
 	busy := delivered > 0 && now.Sub(f.lastGrowth) < busyIf
 	if delivered > 0 {
+		f.stale = f.stale || f.crowded // those that are delivered whole make room
 		f.lastGrowth = now
 		f.poll = pollMin
 	}

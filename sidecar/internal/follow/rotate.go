@@ -254,6 +254,13 @@ func (f *Follower) finishGone(now time.Time) error {
 			}
 		case none:
 		}
+		// What came after it is found by what is known of it.
+		if !f.lastLook.Equal(now) {
+			f.look(now)
+			if x.named || x.ready {
+				continue
+			}
+		}
 		// A last line may have been written before the writer went.
 		st, err := x.stat()
 		if err == nil && f.unread(x, st.Size) {

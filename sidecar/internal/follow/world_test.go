@@ -31,6 +31,7 @@ type sidecar struct {
 	entries     []contract.Entry
 	reclaim     bool
 	events      bool // inotify, else polling
+	deaf        bool // there is inotify, but no watch is to be had
 	pipe        bool // the output is a pipe, else a file
 	user        user // whose rights the Follower has
 
@@ -118,6 +119,9 @@ func (s *sidecar) start() {
 		if s.events {
 			s.watcher = newWatcher()
 			o.Watcher = s.watcher
+		}
+		if s.deaf {
+			o.Watcher = deafWatcher{}
 		}
 		s.f = follow.New(o)
 	})

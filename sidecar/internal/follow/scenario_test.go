@@ -1,0 +1,572 @@
+package follow_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
+	"golang.org/x/sys/unix"
+)
+
+// The scenarios here need what the scripts of the program do not have: a clock that the test
+// moves, thousands of files, limits of the process, or a look at one sweep.
+
+// stage is a sidecar that has a directory app/logs.
+type stage struct {
+	*sidecar
+	t    *testing.T
+	logs string
+	out  []byte // so far
+}
+
+func newStage(t *testing.T, events bool, entries ...string) *stage {
+	t.Helper()
+	dir := open(t.TempDir())
+	s := &stage{sidecar: newSidecar(dir, entries...), t: t, logs: filepath.Join(dir, "root/app/logs")}
+	s.events = events
+	must(os.MkdirAll(s.logs, 0o755))
+	t.Cleanup(func() {
+		s.sidecar.out.resume()
+		s.end()
+		s.sidecar.out.close()
+	})
+	return s
+}
+
+// bothWays runs a test with events and with polling.
+func bothWays(t *testing.T, f func(t *testing.T, events bool)) {
+	t.Run("events", func(t *testing.T) { f(t, true) })
+	t.Run("polling", func(t *testing.T) { f(t, false) })
+}
+
+func (s *stage) path(name string) string { return filepath.Join(s.logs, name) }
+
+func (s *stage) append(name, text string) {
+	s.t.Helper()
+	f, err := os.OpenFile(s.path(name), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	must(err)
+	defer f.Close()
+	_, err = f.WriteString(text)
+	must(err)
+}
+
+// rest lets the sidecar come to rest and returns all that it delivered so far.
+func (s *stage) rest(idle time.Duration) string {
+	s.t.Helper()
+	if err := s.sidecar.rest(idle); err != nil {
+		s.t.Fatal(err)
+	}
+	return s.delivered()
+}
+
+func (s *stage) delivered() string {
+	s.out = append(s.out, s.sidecar.out.collect()...)
+	return string(s.out)
+}
+
+func (s *stage) want(have, want string) {
+	s.t.Helper()
+	if have == want {
+		return
+	}
+	h, w := strings.SplitAfter(have, "\n"), strings.SplitAfter(want, "\n")
+	i := 0
+	for i < len(h) && i < len(w) && h[i] == w[i] {
+		i++
+	}
+	line := func(l []string) string {
+		if i < len(l) {
+			return short(l[i])
+		}
+		return "the end"
+	}
+	s.t.Fatalf("have %d bytes, want %d; the first difference is in line %d\nhave %s\nwant %s\nthe sidecar's words:\n%s", len(have), len(want), i+1, line(h), line(w), s.words.String())
+}
+
+// TestA6: an inode number that was used again while the sidecar was down is another file.
+func TestA6_numberUsedAgain(t *testing.T) {
+	s := newStage(t, true, "app:/logs/app.log")
+	s.append("app.log", "one\n")
+	s.start()
+	s.want(s.rest(0), "one\n")
+	s.end()
+	number := func() uint64 {
+		var st unix.Stat_t
+		must(unix.Stat(s.path("app.log"), &st))
+		return st.Ino
+	}
+	before := number()
+	for range 100 {
+		must(os.Remove(s.path("app.log")))
+		s.append("app.log", "two\n")
+		if number() == before {
+			s.start()
+			s.want(s.rest(0), "one\ntwo\n")
+			return
+		}
+	}
+	t.Skip("this file system does not use inode numbers again")
+}
+
+// TestC5: there is no timeout for an unfinished line: it comes when it is finished, once.
+func TestC5_unfinishedForADay(t *testing.T) {
+	bothWays(t, func(t *testing.T, events bool) {
+		s := newStage(t, events, "app:/logs/app.log")
+		s.start()
+		s.append("app.log", "one\nunfin")
+		s.want(s.rest(time.Minute), "one\n")
+		s.now = s.now.Add(24 * time.Hour)
+		s.want(s.rest(time.Minute), "one\n")
+		s.append("app.log", "ished\n")
+		s.want(s.rest(0), "one\nunfinished\n")
+	})
+}
+
+// TestC6: a line of 64 MiB takes no more memory than one of 64 KiB.
+func TestC6_hugeLine(t *testing.T) {
+	s := newStage(t, true, "app:/logs/app.log")
+	f, err := os.Create(s.path("app.log"))
+	must(err)
+	defer f.Close()
+	const size = 64 << 20
+	sum := crc32.NewIEEE()
+	w := io.MultiWriter(f, sum)
+	for piece := bytes.Repeat([]byte("0123456789abcdef"), 1<<12); ; {
+		_, err := w.Write(piece)
+		must(err)
+		if n, _ := f.Seek(0, io.SeekCurrent); n >= size {
+			break
+		}
+	}
+	_, err = w.Write([]byte("\nnext\n"))
+	must(err)
+	s.start()
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	if err := s.sidecar.rest(0); err != nil {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 1<<20 {
+		t.Errorf("%d bytes were allocated", grown)
+	}
+	out := s.sidecar.out.collect()
+	if have := crc32.ChecksumIEEE(out); have != sum.Sum32() {
+		t.Errorf("have %d bytes with checksum %08x, want %d with %08x", len(out), have, size+6, sum.Sum32())
+	}
+}
+
+// TestB13: truncations at any moment of a read: each line that comes is one that was
+// written, none comes twice, and those of one time between two truncations come in order.
+func TestB13_truncatedWhileRead(t *testing.T) {
+	s := newStage(t, false, "app:/logs/app.log")
+	s.start()
+	const rounds = 400
+	line := func(round, n int) string {
+		body := fmt.Sprintf("%d.%d:%s", round, n, strings.Repeat(filling, (round+n)%40))
+		return fmt.Sprintf("<%s#%08x>\n", body, crc32.Checksum([]byte(body), castagnoli))
+	}
+	var writer sync.WaitGroup
+	writer.Add(1)
+	ended := make(chan struct{})
+	go func() {
+		defer writer.Done()
+		defer close(ended)
+		f, err := os.OpenFile(s.path("app.log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+		must(err)
+		defer f.Close()
+		for round := range rounds {
+			for n := 0; n < 20*(1+round%7); n++ {
+				_, err := f.WriteString(line(round, n))
+				must(err)
+			}
+			if round < rounds-1 {
+				must(f.Truncate(0))
+			}
+		}
+	}()
+	for more := true; more; {
+		select {
+		case <-ended:
+			more = false
+		default:
+		}
+		wait, _, err := s.sweep()
+		must(err)
+		s.now = s.now.Add(wait)
+	}
+	writer.Wait()
+	out := s.rest(time.Second)
+	seen := map[string]bool{}
+	last := [2]int{-1, -1}
+	for have := range strings.Lines(out) {
+		var at [2]int
+		if _, err := fmt.Sscanf(have, "<%d.%d:", &at[0], &at[1]); err != nil || have != line(at[0], at[1]) {
+			t.Fatalf("nobody wrote this line: %q", have)
+		}
+		if seen[have] {
+			t.Fatalf("twice: %q", have)
+		}
+		seen[have] = true
+		if slices.Compare(at[:], last[:]) < 0 {
+			t.Fatalf("%q after %v", have, last)
+		}
+		last = at
+	}
+	// The last round was not truncated.
+	for n := 0; n < 20*(1+(rounds-1)%7); n++ {
+		if !seen[line(rounds-1, n)] {
+			t.Errorf("missing: %q", line(rounds-1, n))
+		}
+	}
+}
+
+// limitFiles sets how many descriptors this process may have, beside those it has.
+func limitFiles(t *testing.T, n int) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	must(err)
+	var old unix.Rlimit
+	must(unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	must(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(len(fds) + n), Max: old.Max}))
+	t.Cleanup(func() { must(unix.Setrlimit(unix.RLIMIT_NOFILE, &old)) })
+}
+
+// numbered are names of n files.
+func numbered(n int) (names []string) {
+	for i := range n {
+		names = append(names, fmt.Sprintf("%05d.log", i))
+	}
+	return names
+}
+
+// each appends a line to each file, and returns the lines sorted.
+func (s *stage) each(names []string, what string) (lines []string) {
+	for _, name := range names {
+		line := name + " " + what + "\n"
+		s.append(name, line)
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+func sorted(text string) []string { return slices.Sorted(strings.Lines(text)) }
+
+// TestF2: more files than descriptors: the idle ones are parked, every line comes once.
+func TestF2_moreFilesThanDescriptors(t *testing.T) {
+	bothWays(t, func(t *testing.T, events bool) {
+		limitFiles(t, 100)
+		s := newStage(t, events, "app:/logs/*.log")
+		s.start()
+		names := numbered(500)
+		want := s.each(names, "one")
+		s.want(strings.Join(sorted(s.rest(6*time.Second)), ""), strings.Join(want, ""))
+		want = append(want, s.each(names, "two")...)
+		slices.Sort(want)
+		s.want(strings.Join(sorted(s.rest(6*time.Second)), ""), strings.Join(want, ""))
+		if open := openFiles(s.logs); len(open) > 100 {
+			t.Errorf("%d files are open", len(open))
+		}
+		// A parked file is rotated, and written to under both names.
+		must(os.Rename(s.path(names[0]), s.path(names[0]+".1")))
+		s.append(names[0]+".1", "late\n")
+		s.append(names[0], "new\n")
+		want = append(want, "late\n", "new\n")
+		slices.Sort(want)
+		s.want(strings.Join(sorted(s.rest(6*time.Second)), ""), strings.Join(want, ""))
+	})
+}
+
+// TestF2: when the kernel refuses descriptors, what cannot be opened is said and tried again,
+// and what is open goes on.
+func TestF2_EMFILE(t *testing.T) {
+	bothWays(t, func(t *testing.T, events bool) {
+		s := newStage(t, events, "app:/logs/*.log")
+		s.start()
+		s.append("a.log", "one\n")
+		s.want(s.rest(0), "one\n")
+		limitFiles(t, 0)
+		var taken []int
+		for {
+			fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				break
+			}
+			taken = append(taken, fd)
+		}
+		give := func() {
+			unix.Close(taken[0])
+			taken = taken[1:]
+		}
+		give()
+		s.append("b.log", "b\n")
+		s.append("a.log", "two\n")
+		fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		must(err)
+		s.want(s.rest(6*time.Second), "one\ntwo\n")
+		unix.Close(fd)
+		for len(taken) > 0 {
+			give()
+		}
+		s.want(s.rest(6*time.Second), "one\ntwo\nb\n")
+	})
+}
+
+// TestF3: 5,000 files that are all written at once, rotated, and written again.
+func TestF3_thousandsOfFiles(t *testing.T) {
+	bothWays(t, func(t *testing.T, events bool) {
+		s := newStage(t, events, "app:/logs/*.log")
+		s.start()
+		names := numbered(5000)
+		want := s.each(names, "one")
+		s.want(strings.Join(sorted(s.rest(0)), ""), strings.Join(want, ""))
+		var memory runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&memory)
+		want = append(want, s.each(names, "two")...)
+		for _, name := range names[:1000] {
+			must(os.Rename(s.path(name), s.path(name+".1")))
+		}
+		want = append(want, s.each(names, "three")...)
+		slices.Sort(want)
+		s.want(strings.Join(sorted(s.rest(0)), ""), strings.Join(want, ""))
+		grown := memory.HeapAlloc
+		runtime.GC()
+		runtime.ReadMemStats(&memory)
+		if memory.HeapAlloc > grown+8<<20 {
+			t.Errorf("the heap grew from %d to %d bytes", grown, memory.HeapAlloc)
+		}
+		if err := s.drain(); err != nil {
+			t.Fatal(err)
+		}
+		s.start()
+		s.want(strings.Join(sorted(s.rest(6*time.Second)), ""), strings.Join(want, ""))
+	})
+}
+
+// TestF4: one file with much to deliver beside 299 with a line each: after at most 1 MiB of
+// whole lines of one file, or one longer line, the next file is served.
+func TestF4_fairness(t *testing.T) {
+	for what, line := range map[string]string{"short lines": strings.Repeat("x", 159) + "\n", "a long line": strings.Repeat("x", 3<<20) + "\n"} {
+		t.Run(what, func(t *testing.T) {
+			s := newStage(t, true, "app:/logs/*.log")
+			s.start()
+			s.append("00000.log", strings.Repeat(line, max(1, 10<<20/len(line))))
+			s.each(numbered(300)[1:], "one")
+			bound := max(1<<20+64<<10, len(line))
+			since, waiting := 0, 299
+			for rounds := 0; waiting > 0; rounds++ {
+				if rounds > 1000 {
+					t.Fatalf("%d files are never served", waiting)
+				}
+				_, _, err := s.sweep()
+				must(err)
+				for have := range bytes.Lines(s.sidecar.out.collect()) {
+					if have[0] == 'x' {
+						since += len(have)
+					} else {
+						since, waiting = 0, waiting-1
+					}
+					if since > bound {
+						t.Fatalf("%d bytes of one file while %d others wait, want at most %d", since, waiting, bound)
+					}
+				}
+			}
+		})
+	}
+}
+
+// deafWatcher has no watches to give.
+type deafWatcher struct{}
+
+func (deafWatcher) Add(string) error    { return unix.ENOSPC }
+func (deafWatcher) Remove(string) error { return errors.New("not watched") }
+
+// TestF5: no watch is to be had (fs.inotify.max_user_watches): the same lines come by polling.
+func TestF5_noWatches(t *testing.T) {
+	s := newStage(t, false, "app:/logs/*.log")
+	s.deaf = true
+	s.start()
+	s.append("a.log", "one\n")
+	s.want(s.rest(0), "one\n")
+	must(os.Rename(s.path("a.log"), s.path("a.log.1")))
+	s.append("a.log.1", "two\n")
+	s.append("a.log", "three\n")
+	s.want(s.rest(0), "one\ntwo\nthree\n")
+}
+
+// TestF10: a full disk makes the checkpoint fail, not the sidecar: it says so once, lines go
+// on, and when there is space again it is written again.
+func TestF10_checkpointDiskFull(t *testing.T) {
+	s := newStage(t, true, "app:/logs/*.log")
+	s.state = tmpfs(t, filepath.Join(t.TempDir(), "small"), "16k")
+	must(os.WriteFile(filepath.Join(s.state, "filling"), make([]byte, 16<<10), 0o600))
+	s.start()
+	names := numbered(30)
+	want := s.each(names, "one")
+	s.want(strings.Join(sorted(s.rest(0)), ""), strings.Join(want, ""))
+	if n := strings.Count(s.words.String(), "no space left on device; lines go on, but a restart of the sidecar would repeat them"); n != 1 {
+		t.Errorf("said %d times: %s", n, s.words.String())
+	}
+	must(os.Remove(filepath.Join(s.state, "filling")))
+	must(unix.Mount("", s.state, "", unix.MS_REMOUNT, "size=1m"))
+	want = append(want, s.each(names, "two")...)
+	slices.Sort(want)
+	s.want(strings.Join(sorted(s.rest(0)), ""), strings.Join(want, ""))
+	if !strings.Contains(s.words.String(), "the checkpoint can be written again") {
+		t.Errorf("not said that it can be written again: %s", s.words.String())
+	}
+	s.end()
+	s.start()
+	s.want(strings.Join(sorted(s.rest(0)), ""), strings.Join(want, ""))
+}
+
+// records are what the checkpoint holds, by path.
+func (s *stage) records() map[string]checkpoint.Record {
+	s.t.Helper()
+	dir := s.t.TempDir()
+	b, err := os.ReadFile(s.checkpoint())
+	must(err)
+	must(os.WriteFile(filepath.Join(dir, "checkpoint"), b, 0o600))
+	store, records, err := checkpoint.Open(dir)
+	must(err)
+	defer store.Close()
+	byPath := map[string]checkpoint.Record{}
+	for r := range maps.Values(records) {
+		byPath[r.Path] = r
+	}
+	return byPath
+}
+
+// TestF17: reclaim frees the blocks of delivered bytes while the writer appends: the disk use
+// stays bounded, the size, the writer and the reader are undisturbed, and nothing is
+// freed that a restart would need.
+func TestF17_reclaim(t *testing.T) {
+	for _, p := range places[:3] {
+		t.Run(p.name, func(t *testing.T) {
+			s := newStage(t, true, "app:/logs/app.log")
+			s.root = p.make(t, t.TempDir())
+			s.logs = filepath.Join(s.root, "app/logs")
+			must(os.MkdirAll(s.logs, 0o755))
+			s.reclaim = true
+			s.start()
+			f, err := os.OpenFile(s.path("app.log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+			must(err)
+			defer f.Close()
+			line := func(n int) string { return fmt.Sprintf("%07d %s\n", n, strings.Repeat("x", 1015)) }
+			var st unix.Stat_t
+			written, delivered := 0, 0
+			most := int64(0)
+			for range 48 {
+				for range 2 << 10 { // 2 MiB
+					_, err := f.WriteString(line(written))
+					must(err)
+					written++
+				}
+				must(s.sidecar.rest(0))
+				for have := range bytes.Lines(s.sidecar.out.collect()) {
+					if string(have) != line(delivered) {
+						t.Fatalf("line %d: have %.40q…", delivered, have)
+					}
+					delivered++
+				}
+				must(unix.Fstat(int(f.Fd()), &st))
+				if st.Size != int64(written)<<10 {
+					t.Fatalf("the file has %d bytes, want %d", st.Size, written<<10)
+				}
+				most = max(most, st.Blocks*512)
+				// Where the first hole ends is not behind what the checkpoint has delivered.
+				hole, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_HOLE)
+				must(err)
+				if hole < st.Size {
+					end, err := unix.Seek(int(f.Fd()), hole, unix.SEEK_DATA)
+					must(err)
+					if kept := s.records()["/logs/app.log"].Offset; end > kept {
+						t.Fatalf("freed up to %d, delivered up to %d", end, kept)
+					}
+				}
+			}
+			if delivered != written {
+				t.Errorf("%d of %d lines came", delivered, written)
+			}
+			if most > 32<<20 {
+				t.Errorf("the file had %d bytes on the disk, want at most 32 MiB", most)
+			}
+			// A restart goes on where it was; so does a truncation.
+			s.sidecar.kill()
+			_, err = f.WriteString("after the restart\n")
+			must(err)
+			s.start()
+			s.want(s.rest(0), "after the restart\n")
+			must(f.Truncate(0))
+			_, err = f.WriteString("after the truncation\n")
+			must(err)
+			s.want(s.rest(0), "after the restart\nafter the truncation\n")
+		})
+	}
+}
+
+// TestF18: what waits in the pipe while blocks are freed comes as it was.
+func TestF18_reclaimWhileTheReaderStands(t *testing.T) {
+	s := newStage(t, true, "app:/logs/app.log")
+	s.reclaim, s.pipe = true, true
+	s.start()
+	var want strings.Builder
+	for n := range 40 << 10 {
+		fmt.Fprintf(&want, "%07d %s\n", n, strings.Repeat("x", 503))
+	}
+	s.append("app.log", want.String())
+	for range 20 {
+		s.stall()
+		must(s.wait())
+	}
+	s.want(s.rest(0), want.String())
+	if s.f.Stats().Reclaimed == 0 {
+		t.Error("nothing was freed")
+	}
+}
+
+// TestF17: where blocks cannot be freed a sentence says so once, and lines go on.
+func TestF17_reclaimRefused(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can be somebody else")
+	}
+	s := newStage(t, true, "app:/logs/app.log")
+	s.reclaim, s.user = true, nobody
+	s.start()
+	want := strings.Repeat(strings.Repeat("x", 1023)+"\n", 20<<10)
+	s.append("app.log", want)
+	s.want(s.rest(6*time.Second), want)
+	if n := strings.Count(s.words.String(), "app:/logs/app.log: log-bridge.dev/reclaim frees nothing"); n != 1 {
+		t.Errorf("said %d times: %q", n, s.words.String())
+	}
+}
+
+// TestIdle: nothing happens, nothing is done: with events a sweep asks for seconds of rest.
+func TestIdle(t *testing.T) {
+	s := newStage(t, true, "app:/logs/*.log")
+	s.start()
+	s.each(numbered(300), "one")
+	s.rest(6 * time.Second)
+	for range 20 {
+		wait, news, err := s.sweep()
+		must(err)
+		if news || wait < time.Second && wait > 0 {
+			t.Fatalf("an idle sweep asks for %v, news %v", wait, news)
+		}
+		s.now = s.now.Add(wait)
+	}
+}
