@@ -115,15 +115,15 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 	return false
 }
 
-// older says whether k was there before x, a file of size bytes, so that x may be its copy.
+// older says whether x was there before y, a file of size bytes, so that y may be its copy.
 // Of two that were born in one tick of the clock, or whose births are not known, only one
 // may be a copy of the other.
-func (k *file) older(x *file, size int64) bool {
-	if k.Birth != x.Birth {
-		return k.Birth < x.Birth
+func (x *file) older(y *file, size int64) bool {
+	if x.Birth != y.Birth {
+		return x.Birth < y.Birth
 	}
-	st, err := k.stat()
-	return err == nil && (st.Size > size || st.Size == size && k.pair < x.pair)
+	st, err := x.stat()
+	return err == nil && (st.Size > size || st.Size == size && x.pair < y.pair)
 }
 
 // intact says whether what was delivered of a file is still in it, going by its head and
@@ -221,11 +221,11 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 	}
 }
 
-// isCopyOf says whether c has the content that x had before it was truncated, up to
-// the offset at least.
-func (c *file) isCopyOf(x *file) bool {
-	st, err := c.stat()
-	return err == nil && st.Size >= x.Offset && c.holds(x.Head, 0) && c.holds(x.Anchor, x.Offset-int64(len(x.Anchor)))
+// isCopyOf says whether x has the content that the original had before it was truncated, up
+// to the offset at least.
+func (x *file) isCopyOf(original *file) bool {
+	st, err := x.stat()
+	return err == nil && st.Size >= original.Offset && x.holds(original.Head, 0) && x.holds(original.Anchor, original.Offset-int64(len(original.Anchor)))
 }
 
 // settleCopies ends the holding of files whose original was truncated or is finished: what

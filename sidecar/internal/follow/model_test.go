@@ -69,9 +69,6 @@ const (
 	kinds
 )
 
-var kindNames = [kinds]string{"write", "bulk", "rest", "rotate", "reopen", "copy", "finish-copy", "truncate", "cut", "remove", "replace",
-	"gzip", "hardlink", "chmod", "move-out", "move-dir", "stall", "resume", "kill", "term", "start", "overflow", "fill", "pass", "tick"}
-
 var weights = [kinds]int{write: 40, bulk: 3, rest: 22, rotate: 8, reopen: 5, copyFile: 5, finishCopy: 3, truncate: 5, cut: 1, remove: 2, replace: 2,
 	gzip: 2, hardlink: 2, chmod: 2, moveOut: 1, moveDir: 1, stall: 4, resume: 3, kill: 5, term: 3, start: 5, overflow: 1, fill: 1, pass: 1, tickClock: 3}
 
@@ -120,7 +117,6 @@ type record struct {
 	file     *inode
 	number   int
 	era      *era
-	size     int64
 	offset   int64  // in its file, or in the copy that it is now in
 	complete int    // number of the step after which its line was whole, 0 before
 	at       *inode // where it can still be read; nil where nowhere

@@ -297,7 +297,7 @@ func TestWithoutOpenat2(t *testing.T) {
 				}
 				var how unix.OpenHow
 				if _, err := unix.Openat2(unix.AT_FDCWD, "/", &how); err != answer {
-					done <- fmt.Errorf("openat2 answers %v, want %v", err, answer)
+					done <- fmt.Errorf("openat2 answers %w, want %w", err, answer)
 					return
 				}
 				done <- nil
