@@ -101,19 +101,29 @@ func TestMain(m *testing.M) {
 const wait = 30 * time.Second
 
 func TestScripts(t *testing.T) {
-	t.Run("events", func(t *testing.T) { runScripts(t, "", true) })
-	t.Run("polling", func(t *testing.T) { runScripts(t, "", false) })
+	t.Run("events", func(t *testing.T) { runScripts(t, t.TempDir(), true) })
+	t.Run("polling", func(t *testing.T) { runScripts(t, t.TempDir(), false) })
+	// F11: an emptyDir may be in memory.
+	t.Run("tmpfs", func(t *testing.T) {
+		var st unix.Statfs_t
+		if unix.Statfs("/dev/shm", &st) != nil || st.Type != unix.TMPFS_MAGIC {
+			t.Skip("/dev/shm is no tmpfs here")
+		}
+		dir, err := os.MkdirTemp("/dev/shm", "log-bridge-test-")
+		if err != nil {
+			t.Skip(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		runScripts(t, dir, true)
+	})
 }
 
-// runScripts runs all scripts below a directory (default: the temporary one).
+// runScripts runs all scripts below a directory.
 func runScripts(t *testing.T, dir string, inotify bool) {
 	if !inotify && !canHideInotify() {
 		t.Skip("user namespaces are not allowed here, so inotify cannot be taken away")
 	}
-	if dir == "" {
-		dir = t.TempDir()
-	}
-	for d := dir; d != filepath.Clean(os.TempDir()) && d != "/"; d = filepath.Dir(d) {
+	for d := dir; d != filepath.Clean(os.TempDir()) && d != "/dev/shm" && d != "/"; d = filepath.Dir(d) {
 		if err := os.Chmod(d, 0o755); err != nil { // for the scripts that need another user
 			t.Fatal(err)
 		}
@@ -332,41 +342,16 @@ func start(untilReady bool) func(*testscript.TestScript, bool, []string) {
 			ts.Check(fs.Parse(args[:1]))
 			args = args[1:]
 		}
-		ts.Check(s.start(ts, args, *nobody, *nonblock))
+		ts.Check(s.start(args, *nobody, *nonblock))
 		if !untilReady {
 			return
 		}
-		state := "."
-		for i, a := range args {
-			if a == "--state" {
-				state = args[i+1]
-			}
-		}
-		if state == "." {
-			state = ".log-bridge"
-		}
-		cmd := exec.Command(lookPath(ts, "log-bridge"), "ready", "--state", state, "--timeout", wait.String())
-		cmd.Dir = s.dir
-		if out, err := cmd.CombinedOutput(); err != nil {
-			ts.Fatalf("ready: %v\n%s\nstderr of tail:\n%s", err, out, ts.ReadFile(".err"))
-		}
+		ts.Check(s.ready(args))
 		ts.Check(s.checkStart())
 	}
 }
 
-func lookPath(ts *testscript.TestScript, name string) string {
-	for dir := range strings.SplitSeq(ts.Getenv("PATH"), ":") {
-		if p := filepath.Join(dir, name); exec.Command(p).Err == nil {
-			if _, err := os.Stat(p); err == nil {
-				return p
-			}
-		}
-	}
-	ts.Fatalf("%s is not in PATH", name)
-	return ""
-}
-
-func (s *stage) start(ts *testscript.TestScript, args []string, nobody, nonblock bool) error {
+func (s *stage) start(args []string, nobody, nonblock bool) error {
 	outW, err := collect(&s.out, s.path(".out"))
 	if err != nil {
 		return err
@@ -397,7 +382,7 @@ func (s *stage) start(ts *testscript.TestScript, args []string, nobody, nonblock
 			env = append(env, fmt.Sprintf("DROP_TO=%d", nobodyID))
 		}
 	}
-	cmd := exec.Command(lookPath(ts, name), append([]string{"tail", "--root", "."}, args...)...)
+	cmd := exec.Command(name, append([]string{"tail", "--root", "."}, args...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr, cmd.Env = s.dir, outW, errW, attr, env
 	if err := cmd.Start(); err != nil {
 		return err
@@ -432,6 +417,21 @@ func collect(r **reader, name string) (*os.File, error) {
 		w.Close()
 	}
 	return w, err
+}
+
+// ready waits until the program follows its files.
+func (s *stage) ready(args []string) error {
+	state := ".log-bridge"
+	if i := slices.Index(args, "--state"); i >= 0 {
+		state = args[i+1]
+	}
+	cmd := exec.Command("log-bridge", "ready", "--state", state, "--timeout", wait.String())
+	cmd.Dir = s.dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		words, _ := os.ReadFile(s.path(".err"))
+		return fmt.Errorf("ready: %w\n%s\nstderr of tail:\n%s", err, out, words)
+	}
+	return nil
 }
 
 // checkStart checks that inotify is used, or that it is not.
