@@ -268,16 +268,16 @@ func sorted(text string) []string { return slices.Sorted(strings.Lines(text)) }
 // TestF2: more files than descriptors: the idle ones are parked, every line comes once.
 func TestF2_moreFilesThanDescriptors(t *testing.T) {
 	bothWays(t, func(t *testing.T, events bool) {
-		limitFiles(t, 100)
+		limitFiles(t, 80)
 		s := newStage(t, events, "app:/logs/*.log")
 		s.start()
-		names := numbered(500)
+		names := numbered(250)
 		want := s.each(names, "one")
 		s.want(strings.Join(sorted(s.rest(6*time.Second)), ""), strings.Join(want, ""))
 		want = append(want, s.each(names, "two")...)
 		slices.Sort(want)
 		s.want(strings.Join(sorted(s.rest(6*time.Second)), ""), strings.Join(want, ""))
-		if open := openFiles(s.logs); len(open) > 100 {
+		if open := openFiles(s.logs); len(open) > 80 {
 			t.Errorf("%d files are open", len(open))
 		}
 		// A parked file is rotated, and written to under both names.
@@ -337,7 +337,7 @@ func TestF3_thousandsOfFiles(t *testing.T) {
 		runtime.GC()
 		runtime.ReadMemStats(&memory)
 		want = append(want, s.each(names, "two")...)
-		for _, name := range names[:1000] {
+		for _, name := range names[:100] {
 			must(os.Rename(s.path(name), s.path(name+".1")))
 		}
 		want = append(want, s.each(names, "three")...)

@@ -608,7 +608,8 @@ func mount(t *testing.T, source, at, kind, options string) string {
 		t.Fatalf("mount %s: %v", kind, err)
 	}
 	t.Cleanup(func() { must(unix.Unmount(at, unix.MNT_DETACH)) })
-	return open(at)
+	open(filepath.Dir(at))
+	return at
 }
 
 // image mounts a file system made in a file.
