@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -318,8 +319,7 @@ func tellsChanges(dir string) bool {
 // the small files that programs keep beside a log. The oldest comes first, as far as names
 // tell.
 func siblings(real string) []string {
-	i := strings.LastIndexByte(real, '/')
-	dir, base := real[:i], real[i+1:]
+	dir, base := path.Dir(real), path.Base(real)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil

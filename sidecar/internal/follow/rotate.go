@@ -177,7 +177,14 @@ func (f *Follower) findMissed(name string, old *file, now time.Time) {
 		if n, err = src.tree.Resolve(path.Dir(name)); err != nil {
 			return
 		}
-		n.Real = path.Join(n.Real, path.Base(name))
+		switch {
+		case n.Real != "":
+			n.Real = path.Join(n.Real, path.Base(name))
+		case old.node.Real != "":
+			n.Real = old.node.Real // one file of a volume: its directory is not the container's
+		default:
+			return
+		}
 	}
 	for _, real := range siblings(n.Real) {
 		// Two files born in one tick of the kernel's clock (4 ms) have the same birth time.
