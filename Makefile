@@ -32,6 +32,10 @@ test: $(CLUSTER) ## Run all tests; as root on Debian also those on a real cluste
 	go -C test/cluster vet ./...
 	go -C test/cluster test -timeout 30m ./...
 
+.PHONY: torture
+torture: ## Play random programs against the sidecar for TORTURE=10m, also on xfs and btrfs as root
+	TORTURE=$(or $(TORTURE),10m) go test -v -timeout 0 -count 1 -run TestTorture ./sidecar/internal/follow
+
 .PHONY: lint
 lint: $(CLUSTER) ## Check formatting, modules and code
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these files"; exit 1; }
