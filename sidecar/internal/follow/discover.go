@@ -26,6 +26,7 @@ func (f *Follower) look(now time.Time) {
 	f.stale, f.crowded, f.lastLook = false, false, now
 	for again := true; again; {
 		f.round++
+		clear(f.alias)
 		holder := f.holders()
 		dirs := map[string]bool{}
 		for i := range f.sources {
@@ -74,7 +75,8 @@ func (f *Follower) found(src *source, n tree.Node, holder map[string]*file, now 
 	}
 	if x := f.inode[inode{n.Dev, n.Ino}]; x != nil {
 		if x.round == f.round {
-			return // another name of a file that this look already found
+			f.alias[n.Real] = x // another name of a file that this look already found
+			return
 		}
 		f.name(x, src, n)
 		return

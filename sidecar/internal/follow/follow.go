@@ -99,6 +99,7 @@ type Follower struct {
 	turns  []*file          // open at the beginning of a round of turns
 	inode  map[inode]*file  // the same, by number
 	real   map[string]*file // the same, by where they were last found
+	alias  map[string]*file // the same, by their other names at the last look
 	closed []*file          // finished, parked, or from the checkpoint and not yet found
 	parked map[inode]*file  // of the closed, those that may be opened again
 	limit  int              // on len(open)
@@ -127,7 +128,7 @@ func New(o Options) *Follower {
 	f := &Follower{
 		cfg: o.Config, store: o.Store, stdout: o.Stdout, stderr: o.Stderr, say: o.Say, watcher: o.Watcher,
 		buf:   make([]byte, checkpoint.Window+blockSize),
-		inode: map[inode]*file{}, real: map[string]*file{}, watched: map[string]inode{},
+		inode: map[inode]*file{}, real: map[string]*file{}, alias: map[string]*file{}, watched: map[string]inode{},
 		parked: map[inode]*file{}, limit: openLimit(),
 		first: o.Store.First(), stale: true, poll: pollMin,
 	}
@@ -161,6 +162,10 @@ func (f *Follower) Changed(path string, other bool) {
 		if x.fd < 0 {
 			f.unpark(x)
 		}
+		x.ready = true
+		return
+	}
+	if x := f.alias[path]; x != nil && x.fd >= 0 {
 		x.ready = true
 		return
 	}
