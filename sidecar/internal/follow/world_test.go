@@ -555,11 +555,10 @@ func TestMain(m *testing.M) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 		runtime.LockOSThread() // Pdeathsig is about the thread
 		err := cmd.Run()
-		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() > 0 {
-			os.Exit(exit.ExitCode())
+		if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+			panic(err)
 		}
-		must(err)
-		os.Exit(0)
+		os.Exit(cmd.ProcessState.ExitCode()) // -1, for a signal, is a failure too
 	}
 	os.Exit(m.Run())
 }
