@@ -367,7 +367,8 @@ func (s *stage) start(args []string, nobody, nonblock bool) error {
 			return err
 		}
 	}
-	name, env := "log-bridge", os.Environ()
+	// The race detector would keep each program for a second at its end.
+	name, env := "log-bridge", append(os.Environ(), "GORACE=atexit_sleep_ms=0")
 	attr := &syscall.SysProcAttr{}
 	if !s.inotify {
 		name += "-without-inotify"
