@@ -73,8 +73,12 @@ func (m openToAll) Run() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	// The race detector would keep each program for a second at its end.
+	os.Setenv("GORACE", raceEnv)
 	return m.M.Run()
 }
+
+const raceEnv = "atexit_sleep_ms=0"
 
 func TestMain(m *testing.M) {
 	testscript.Main(openToAll{m}, map[string]func(){
@@ -135,6 +139,7 @@ func runScripts(t *testing.T, dir string, inotify bool) {
 		Setup: func(e *testscript.Env) error {
 			s := &stage{dir: e.WorkDir, inotify: inotify, writers: map[string]*os.File{}}
 			e.Values[stageKey{}] = s
+			e.Setenv("GORACE", raceEnv)
 			e.Defer(s.close)
 			return os.Chmod(e.WorkDir, 0o777)
 		},
@@ -367,8 +372,7 @@ func (s *stage) start(args []string, nobody, nonblock bool) error {
 			return err
 		}
 	}
-	// The race detector would keep each program for a second at its end.
-	name, env := "log-bridge", append(os.Environ(), "GORACE=atexit_sleep_ms=0")
+	name, env := "log-bridge", os.Environ()
 	attr := &syscall.SysProcAttr{}
 	if !s.inotify {
 		name += "-without-inotify"
@@ -499,6 +503,10 @@ func term(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 1 {
 		sig = unix.SignalNum("SIG" + args[0])
 	}
+	// A child of another script's has this process's open files until it runs its program, and
+	// then the sidecar sees a writer. None is on its way while this lock is held.
+	syscall.ForkLock.RLock()
+	syscall.ForkLock.RUnlock() //nolint:staticcheck // held for a moment on purpose
 	ts.Check(stageOf(ts).signal(sig))
 	ended(ts, neg, nil)
 }
