@@ -238,8 +238,8 @@ func TestNobodyReads(t *testing.T) {
 	}
 }
 
-// TestSharedDescription: the descriptor is shared with other processes, and stays as it is.
-func TestSharedDescription(t *testing.T) {
+// TestE7: the descriptor is shared with other processes, and stays as it is.
+func TestE7_sharedPipe(t *testing.T) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
 		t.Fatal(err)
