@@ -27,6 +27,7 @@ func (f *Follower) look(now time.Time) {
 	for again := true; again; {
 		f.round++
 		clear(f.alias)
+		clear(f.listed)
 		holder := f.holders()
 		dirs := map[string]bool{}
 		for i := range f.sources {
@@ -50,8 +51,13 @@ func (f *Follower) look(now time.Time) {
 		if lost := f.lostParked(); lost || f.closed != nil && !f.looked {
 			f.findRotated(dirs, now)
 		}
-		for path, x := range holder {
-			f.findMissed(path, x, now)
+		for name, x := range holder {
+			if !x.named || x.Container+":"+x.Path != name { // else nothing happened to the name
+				f.findMissed(name, x, now)
+			}
+		}
+		for name, x := range f.unheld(holder) {
+			f.findMissed(name, x, now)
 		}
 		f.order()
 		// A file made after the look and before the watch would be missed.
@@ -316,20 +322,31 @@ func tellsChanges(dir string) bool {
 	return false
 }
 
+// list lists a directory, once in each look. It is sorted by name.
+func (f *Follower) list(dir string) []fs.DirEntry {
+	entries, ok := f.listed[dir]
+	if !ok {
+		entries, _ = os.ReadDir(dir)
+		f.listed[dir] = entries
+	}
+	return entries
+}
+
 // siblings are the names in the directory of a followed file that a rotation may
 // have given its earlier generations: NAME.* and NAME-*, but neither compressed nor
 // the small files that programs keep beside a log. The oldest comes first, as far as names
 // tell.
-func siblings(real string) []string {
+func (f *Follower) siblings(real string) []string {
 	dir, base := path.Dir(real), path.Base(real)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil
-	}
+	entries := f.list(dir)
+	at, _ := slices.BinarySearchFunc(entries, base, func(e fs.DirEntry, name string) int { return cmp.Compare(e.Name(), name) })
 	var names []string
-	for _, e := range entries {
+	for _, e := range entries[at:] {
 		rest, ok := strings.CutPrefix(e.Name(), base)
-		if !ok || rest == "" || rest[0] != '.' && rest[0] != '-' || !e.Type().IsRegular() || tree.Compressed(e.Name()) {
+		if !ok {
+			break
+		}
+		if rest == "" || rest[0] != '.' && rest[0] != '-' || !e.Type().IsRegular() || tree.Compressed(e.Name()) {
 			continue
 		}
 		switch rest {

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -80,11 +79,7 @@ func (f *Follower) findRotated(dirs map[string]bool, now time.Time) {
 		f.adopt(real, nil, "", func(c *file) bool { return c.Flags&checkpoint.Done == 0 }, now)
 	}
 	for dir := range dirs {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			continue
-		}
-		for _, e := range entries {
+		for _, e := range f.list(dir) {
 			if e.Type().IsRegular() {
 				visit(dir + "/" + e.Name())
 			}
@@ -159,13 +154,37 @@ func (f *Follower) holders() map[string]*file {
 	return holder
 }
 
+// unheld are the names of which no generation is known: those that entries name, and those that
+// this look has found. What came and went of them did so since the sidecar first started.
+func (f *Follower) unheld(holder map[string]*file) map[string]*file {
+	var names map[string]*file
+	note := func(src *source, path, real string) {
+		name := src.Container + ":" + path
+		if holder[name] != nil {
+			return
+		}
+		if names == nil {
+			names = map[string]*file{}
+		}
+		names[name] = &file{Record: checkpoint.Record{Ident: checkpoint.Ident{Birth: f.store.Birth()}}, node: tree.Node{Real: real}}
+	}
+	for i := range f.sources {
+		if src := &f.sources[i]; !src.IsGlob() {
+			note(src, src.Pattern, "")
+		}
+	}
+	for _, x := range f.open {
+		if x.round == f.round && x.current() {
+			note(x.src, x.Path, x.node.Real)
+		}
+	}
+	return names
+}
+
 // findMissed looks for generations of a name that came and went between two looks, or
 // while the sidecar was down: siblings of the name, born after the newest generation
 // that is known. old is that generation.
 func (f *Follower) findMissed(name string, old *file, now time.Time) {
-	if old.named && old.Container+":"+old.Path == name {
-		return // nothing happened to the name
-	}
 	container, name, _ := strings.Cut(name, ":")
 	src := f.sourceOf(container)
 	if src == nil {
@@ -186,7 +205,10 @@ func (f *Follower) findMissed(name string, old *file, now time.Time) {
 			return
 		}
 	}
-	for _, real := range siblings(n.Real) {
+	for _, real := range f.siblings(n.Real) {
+		if old.Ino == 0 && !strings.ContainsAny(real[len(n.Real):], "0123456789") {
+			continue // the first generation of a log has only just been found: what is beside it need not be one
+		}
 		// Two files born in one tick of the kernel's clock (4 ms) have the same birth time.
 		f.adopt(real, src, name, func(c *file) bool { return c.Birth > old.Birth || c.Birth == old.Birth && c.Birth != 0 }, now)
 	}
