@@ -27,7 +27,6 @@ func (f *Follower) look(now time.Time) {
 	for again := true; again; {
 		f.round++
 		clear(f.alias)
-		clear(f.listed)
 		holder := f.holders()
 		dirs := map[string]bool{}
 		for i := range f.sources {
@@ -51,14 +50,10 @@ func (f *Follower) look(now time.Time) {
 		if lost := f.lostParked(); lost || f.closed != nil && !f.looked {
 			f.findRotated(dirs, now)
 		}
-		for name, x := range holder {
-			if !x.named || x.Container+":"+x.Path != name { // else nothing happened to the name
-				f.findMissed(name, x, now)
-			}
+		for _, g := range f.gaps(holder) {
+			f.findMissed(g, now)
 		}
-		for name, x := range f.unheld(holder) {
-			f.findMissed(name, x, now)
-		}
+		clear(f.listed)
 		f.order()
 		// A file made after the look and before the watch would be missed.
 		again = f.watch(dirs)
@@ -71,10 +66,10 @@ func (f *Follower) look(now time.Time) {
 }
 
 // found takes note of a match.
-func (f *Follower) found(src *source, n tree.Node, holder map[string]*file, now time.Time) {
-	about := src.Container + ":" + n.Path
+func (f *Follower) found(src *source, n tree.Node, holder map[contract.Place]*file, now time.Time) {
 	if !n.IsRegular() {
 		if n.Mode&unix.S_IFMT != unix.S_IFDIR || !src.IsGlob() {
+			about := src.Container + ":" + n.Path
 			f.say.Once(about, "%s is %s, not a file; it is not followed", about, n.Kind())
 		}
 		return
@@ -103,6 +98,8 @@ func (f *Follower) found(src *source, n tree.Node, holder map[string]*file, now 
 		f.say.Once("descriptors", "there are more files than the %d that log-bridge may have open; the others wait until those are delivered", f.limit)
 		return
 	}
+	place := contract.Place{Container: src.Container, Path: n.Path}
+	about := place.String()
 	if errors.Is(err, fs.ErrPermission) {
 		f.say.Once(about, "%s has mode %04o and belongs to user %d, so user %d, which log-bridge runs as, cannot read it; it is tried again. The annotation %s: \"%d\" would make log-bridge run as that user",
 			about, n.Mode&0o7777, n.Uid, os.Getuid(), contract.Prefix+contract.KeyRunAsUser, n.Uid)
@@ -124,7 +121,7 @@ func (f *Follower) found(src *source, n tree.Node, holder map[string]*file, now 
 		return
 	}
 	x.grew = now
-	if old := holder[about]; old != nil && old != x {
+	if old := holder[place]; old != nil && old != x {
 		f.stats.Rotations++
 	}
 	f.name(x, src, n)

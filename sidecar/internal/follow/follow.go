@@ -115,6 +115,8 @@ type Follower struct {
 	ending bool             // draining
 	seeded prepare.SeedLists
 
+	holder  map[contract.Place]*file // newest generations, as this look found them
+	count   map[contract.Place]int   // of the generations that are open
 	listed  map[string][]fs.DirEntry // directories that this look has listed
 	watched map[string]inode         // directories with a watch
 	polled  bool                     // some directory has none
@@ -136,7 +138,7 @@ func New(o Options) *Follower {
 		cfg: o.Config, store: o.Store, stdout: o.Stdout, stderr: o.Stderr, say: o.Say, watcher: o.Watcher,
 		buf:   make([]byte, checkpoint.Window+blockSize),
 		inode: map[inode]*file{}, real: map[string]*file{}, alias: map[string]*file{}, watched: map[string]inode{},
-		parked: map[inode]*file{}, listed: map[string][]fs.DirEntry{}, limit: openLimit(),
+		parked: map[inode]*file{}, listed: map[string][]fs.DirEntry{}, holder: map[contract.Place]*file{}, count: map[contract.Place]int{}, limit: openLimit(),
 		first: o.Store.First(), stale: true,
 	}
 	trees := map[string]*tree.Tree{}
@@ -211,7 +213,7 @@ type Wait struct {
 // checkpoint.
 func (f *Follower) Sweep(now time.Time) (Wait, error) {
 	if f.lastGrowth.IsZero() {
-		f.lastGrowth = now // the first sweep: an application is about to begin
+		f.lastGrowth = now.Add(-busyIf) // the first sweep: an application is about to begin
 	}
 	if f.stale && now.Sub(f.lastLook) >= f.lookGap() || now.Sub(f.lastLook) >= f.lookAfter(now) {
 		f.look(now)
@@ -280,7 +282,7 @@ func (f *Follower) checkAfter(now time.Time) time.Duration {
 	if f.polled {
 		return f.pollAfter(now)
 	}
-	if slices.ContainsFunc(f.open, func(x *file) bool { return !x.named }) {
+	if slices.ContainsFunc(f.open, (*file).gone) {
 		return goneEvery
 	}
 	return checkEvery

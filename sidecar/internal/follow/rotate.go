@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/log-bridge/log-bridge/sidecar/contract"
 	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
 	"github.com/log-bridge/log-bridge/sidecar/internal/tree"
 	"golang.org/x/sys/unix"
@@ -29,19 +30,25 @@ func (f *Follower) lostName(x *file, now time.Time) {
 // order lets the generations of each name follow one another: the oldest goes first,
 // and the one that has the name last.
 func (f *Follower) order() {
-	generations := map[string][]*file{}
+	clear(f.count)
+	several := false
 	for _, x := range f.open {
 		x.before = nil
-		if x.original != nil {
-			continue // held, and nobody waits for it
+		if x.original == nil { // else it is held, and nobody waits for it
+			f.count[x.place()]++
+			several = several || f.count[x.place()] > 1
 		}
-		key := x.Container + ":" + x.Path
-		generations[key] = append(generations[key], x)
+	}
+	if !several {
+		return
+	}
+	generations := map[contract.Place][]*file{}
+	for _, x := range f.open {
+		if name := x.place(); x.original == nil && f.count[name] > 1 {
+			generations[name] = append(generations[name], x)
+		}
 	}
 	for _, g := range generations {
-		if len(g) < 2 {
-			continue
-		}
 		slices.SortStableFunc(g, func(a, b *file) int {
 			if a.current() != b.current() {
 				if b.current() {
@@ -57,6 +64,9 @@ func (f *Follower) order() {
 		}
 	}
 }
+
+// place is the name that a file has, or had last.
+func (x *file) place() contract.Place { return contract.Place{Container: x.Container, Path: x.Path} }
 
 // current says whether a file has its name now, rather than being an earlier generation
 // or a copy of one.
@@ -138,79 +148,82 @@ func (f *Follower) forget(x *file) {
 
 // holders are the newest generations of each name that are known: those that have it, or
 // had it last, in this process or before a restart.
-func (f *Follower) holders() map[string]*file {
-	holder := make(map[string]*file, len(f.open))
+func (f *Follower) holders() map[contract.Place]*file {
+	clear(f.holder)
 	for _, files := range [][]*file{f.open, f.closed} {
 		for _, x := range files {
 			if x.Path == "" || x.Flags&checkpoint.Copy != 0 {
 				continue
 			}
-			name := x.Container + ":" + x.Path
-			if old := holder[name]; old == nil || !old.named && (x.named || x.Birth > old.Birth) {
-				holder[name] = x
+			name := x.place()
+			if old := f.holder[name]; old == nil || !old.named && (x.named || x.Birth > old.Birth) {
+				f.holder[name] = x
 			}
 		}
 	}
-	return holder
+	return f.holder
 }
 
-// unheld are the names of which no generation is known: those that entries name, and those that
-// this look has found. What came and went of them did so since the sidecar first started.
-func (f *Follower) unheld(holder map[string]*file) map[string]*file {
-	var names map[string]*file
-	note := func(src *source, path, real string) {
-		name := src.Container + ":" + path
-		if holder[name] != nil {
-			return
+// A gap is where generations of a name may be missing: those that were born after the newest one
+// that is known.
+type gap struct {
+	name  contract.Place
+	since int64  // birth of the newest generation, in ns
+	real  string // where it was, if it was
+	first bool   // none is known: they were born since the sidecar first started
+}
+
+// gaps are the names to which something happened since the last look, and those of which no
+// generation was known.
+func (f *Follower) gaps(holder map[contract.Place]*file) (gaps []gap) {
+	for name, x := range holder {
+		if !x.named || x.place() != name {
+			gaps = append(gaps, gap{name, x.Birth, x.node.Real, false})
 		}
-		if names == nil {
-			names = map[string]*file{}
-		}
-		names[name] = &file{Record: checkpoint.Record{Ident: checkpoint.Ident{Birth: f.store.Birth()}}, node: tree.Node{Real: real}}
 	}
+	since := f.store.Birth()
 	for i := range f.sources {
-		if src := &f.sources[i]; !src.IsGlob() {
-			note(src, src.Pattern, "")
+		src := &f.sources[i]
+		if name := (contract.Place{Container: src.Container, Path: src.Pattern}); !src.IsGlob() && holder[name] == nil {
+			gaps = append(gaps, gap{name, since, "", true})
 		}
 	}
 	for _, x := range f.open {
-		if x.round == f.round && x.current() {
-			note(x.src, x.Path, x.node.Real)
+		if x.round == f.round && x.Birth >= since && x.src.IsGlob() && x.current() && holder[x.place()] == nil {
+			gaps = append(gaps, gap{x.place(), since, "", true})
 		}
 	}
-	return names
+	return gaps
 }
 
 // findMissed looks for generations of a name that came and went between two looks, or
-// while the sidecar was down: siblings of the name, born after the newest generation
-// that is known. old is that generation.
-func (f *Follower) findMissed(name string, old *file, now time.Time) {
-	container, name, _ := strings.Cut(name, ":")
-	src := f.sourceOf(container)
+// while the sidecar was down: siblings of the name.
+func (f *Follower) findMissed(g gap, now time.Time) {
+	src := f.sourceOf(g.name.Container)
 	if src == nil {
 		return
 	}
-	n, err := src.tree.Resolve(name)
+	n, err := src.tree.Resolve(g.name.Path)
 	if err != nil {
 		// Nobody has the name.
-		if n, err = src.tree.Resolve(path.Dir(name)); err != nil {
+		if n, err = src.tree.Resolve(path.Dir(g.name.Path)); err != nil {
 			return
 		}
 		switch {
 		case n.Real != "":
-			n.Real = path.Join(n.Real, path.Base(name))
-		case old.node.Real != "":
-			n.Real = old.node.Real // one file of a volume: its directory is not the container's
+			n.Real = path.Join(n.Real, path.Base(g.name.Path))
+		case g.real != "":
+			n.Real = g.real // one file of a volume: its directory is not the container's
 		default:
 			return
 		}
 	}
 	for _, real := range f.siblings(n.Real) {
-		if old.Ino == 0 && !strings.ContainsAny(real[len(n.Real):], "0123456789") {
-			continue // the first generation of a log has only just been found: what is beside it need not be one
+		if g.first && !strings.ContainsAny(real[len(n.Real):], "0123456789") {
+			continue // it neither counts generations nor dates them: the log may be at its first
 		}
 		// Two files born in one tick of the kernel's clock (4 ms) have the same birth time.
-		f.adopt(real, src, name, func(c *file) bool { return c.Birth > old.Birth || c.Birth == old.Birth && c.Birth != 0 }, now)
+		f.adopt(real, src, g.name.Path, func(c *file) bool { return c.Birth >= g.since && c.Birth != 0 }, now)
 	}
 }
 
@@ -263,8 +276,11 @@ func (f *Follower) sourceOf(container string) *source {
 // finishGone closes the files without a name that are delivered whole and that
 // nobody can append to any more.
 func (f *Follower) finishGone(now time.Time) error {
+	if !slices.ContainsFunc(f.open, (*file).gone) {
+		return nil
+	}
 	for _, x := range slices.Clone(f.open) {
-		if x.named || x.ready || x.fd < 0 {
+		if !x.gone() || x.ready || x.fd < 0 {
 			continue
 		}
 		if x.original != nil {
@@ -308,6 +324,9 @@ func (f *Follower) finishGone(now time.Time) error {
 	}
 	return nil
 }
+
+// gone says that no source matches a file any more.
+func (x *file) gone() bool { return !x.named }
 
 // unread says whether a file holds a whole line that is not delivered.
 func (f *Follower) unread(x *file, size int64) bool {
