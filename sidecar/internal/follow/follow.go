@@ -122,6 +122,7 @@ type Follower struct {
 	polled  bool                     // some directory has none
 	round   uint64                   // number of the look
 	stale   bool                     // something changed that asks for a look
+	hidden  bool                     // a rotated file may not be read
 	crowded bool                     // the last look found files for which there is no descriptor
 
 	lastLook, lastCheck, lastSync, lastGrowth time.Time

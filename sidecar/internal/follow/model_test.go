@@ -389,7 +389,11 @@ func (w *world) do(st step) error {
 					w.gone(x) // quiet for long, and nobody tells its writers
 				}
 			}
-			w.looked()
+			for _, l := range w.logs {
+				if l.holder != nil && !l.holder.known && len(l.holder.names) == 0 {
+					l.holder = nil // finished, and forgotten
+				}
+			}
 		}
 	case tickClock:
 		tick()
@@ -726,6 +730,16 @@ func (w *world) truncate(x *inode, size int64) {
 		r.mayTear = r.mayTear || w.busy != nil
 	}
 	if size > 0 {
+		for _, c := range w.inodes {
+			if c.copyOf == x {
+				w.doubt(c)
+			}
+		}
+		for _, l := range w.logs {
+			if l.copying != nil && l.copying.copyOf == x {
+				l.copying = nil // the program that copies has lost its place
+			}
+		}
 		// The remaining lines may come again, and what is written before the sidecar has
 		// seen the cut may be taken for them.
 		for _, r := range x.era.records {
@@ -740,11 +754,6 @@ func (w *world) truncate(x *inode, size int64) {
 		}
 		x.era.records = slices.DeleteFunc(x.era.records, func(r *record) bool { return r.offset+int64(len(r.text)) >= size })
 		x.cut = true
-		for _, c := range w.inodes {
-			if c.copyOf == x {
-				w.doubt(c)
-			}
-		}
 	} else {
 		delivered := int64(0)
 		for _, r := range x.era.records {

@@ -290,6 +290,7 @@ func (f *Follower) truncated(x *file, now time.Time) bool {
 	default:
 		x.restart()
 	}
+	f.judgeAnew()
 	f.stats.Truncations++
 	f.keep(x)
 	return true

@@ -74,8 +74,10 @@ func (x *file) current() bool { return x.named && x.Flags&checkpoint.Copy == 0 }
 
 // findRotated looks for files that were closed unfinished and have lost their name since:
 // in the watched directories, by identity. After a restart it then walks all that the
-// sidecar sees of the containers, and forgets the files that are nowhere any more.
+// sidecar sees of the containers, and forgets the files that are nowhere any more. One that may
+// not be read is looked for again at the next look.
 func (f *Follower) findRotated(dirs map[string]bool, now time.Time) {
+	f.hidden = false
 	closed := map[uint64]bool{} // by inode number: false once it is found
 	for _, c := range f.closed {
 		closed[c.Ino] = true
@@ -236,6 +238,10 @@ func (f *Follower) adopt(real string, src *source, path string, ok func(*file) b
 		return
 	}
 	fd, err := n.Open()
+	if errors.Is(err, fs.ErrPermission) {
+		f.hidden = true
+		return
+	}
 	if err != nil {
 		return
 	}
@@ -350,6 +356,7 @@ func (f *Follower) unread(x *file, size int64) bool {
 // that it may be met again.
 func (f *Follower) finish(x *file, exists bool) {
 	f.settleCopies(x)
+	f.judgeAnew()
 	f.close(x)
 	if !exists {
 		f.forget(x)
