@@ -39,6 +39,14 @@ type Ident struct {
 	Gen   uint32 // inode generation, 0 where the file system does not tell
 }
 
+// BirthOf is the time of birth that statx(2) told, as Ident has it.
+func BirthOf(st *unix.Statx_t) int64 {
+	if st.Mask&unix.STATX_BTIME == 0 {
+		return 0
+	}
+	return st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
+}
+
 // Same says whether both name the same file. A device number is compared only
 // where there is no birth time, since a reboot may change it.
 func (i Ident) Same(o Ident) bool {
@@ -158,10 +166,10 @@ func Nowhere() *Store { return &Store{birth: math.MaxInt64} }
 
 func birth(f *os.File) int64 {
 	var st unix.Statx_t
-	if unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &st) != nil || st.Mask&unix.STATX_BTIME == 0 {
+	if unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &st) != nil || BirthOf(&st) == 0 {
 		return math.MaxInt64
 	}
-	return st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
+	return BirthOf(&st)
 }
 
 // Birth is when the checkpoint was made: the sidecar's first start, in ns since 1970 of the

@@ -47,7 +47,7 @@ func (f *Follower) look(now time.Time) {
 				f.lostName(x, now)
 			}
 		}
-		if lost := f.lostParked(); lost || f.hidden || f.closed != nil && !f.looked {
+		if lost := f.lostParked(); lost || f.hidden || f.closed != nil && !f.looked || len(f.closed) >= f.forgetAt {
 			f.findRotated(dirs, now)
 		}
 		for _, g := range f.gaps(holder) {

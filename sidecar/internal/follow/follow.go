@@ -102,18 +102,19 @@ type Follower struct {
 	buf     []byte
 	stats   Stats
 
-	open   []*file          // the files with an open descriptor
-	turns  []*file          // open at the beginning of a round of turns
-	inode  map[inode]*file  // the same, by number
-	real   map[string]*file // the same, by where they were last found
-	alias  map[string]*file // the same, by their other names at the last look
-	closed []*file          // finished, parked, or from the checkpoint and not yet found
-	parked map[inode]*file  // of the closed, those that may be opened again
-	limit  int              // on len(open)
-	first  bool             // no look before this one, in this process or an earlier one
-	looked bool             // a look has been made in this process
-	ending bool             // draining
-	seeded prepare.SeedLists
+	open     []*file          // the files with an open descriptor
+	turns    []*file          // open at the beginning of a round of turns
+	inode    map[inode]*file  // the same, by number
+	real     map[string]*file // the same, by where they were last found
+	alias    map[string]*file // the same, by their other names at the last look
+	closed   []*file          // finished, parked, or from the checkpoint and not yet found
+	parked   map[inode]*file  // of the closed, those that may be opened again
+	forgetAt int              // how many closed ones ask for a look at which of them still exist
+	limit    int              // on len(open)
+	first    bool             // no look before this one, in this process or an earlier one
+	looked   bool             // a look has been made in this process
+	ending   bool             // draining
+	seeded   prepare.SeedLists
 
 	holder  map[contract.Place]*file // newest generations, as this look found them
 	count   map[contract.Place]int   // of the generations that are open
@@ -139,7 +140,7 @@ func New(o Options) *Follower {
 		cfg: o.Config, store: o.Store, stdout: o.Stdout, stderr: o.Stderr, say: o.Say, watcher: o.Watcher,
 		buf:   make([]byte, checkpoint.Window+blockSize),
 		inode: map[inode]*file{}, real: map[string]*file{}, alias: map[string]*file{}, watched: map[string]inode{},
-		parked: map[inode]*file{}, listed: map[string][]fs.DirEntry{}, holder: map[contract.Place]*file{}, count: map[contract.Place]int{}, limit: openLimit(),
+		parked: map[inode]*file{}, listed: map[string][]fs.DirEntry{}, holder: map[contract.Place]*file{}, count: map[contract.Place]int{}, limit: openLimit(), forgetAt: forgetLeast,
 		first: o.Store.First(), stale: true,
 	}
 	trees := map[string]*tree.Tree{}

@@ -196,6 +196,7 @@ type world struct {
 	rested  bool // the sidecar came to rest in this life
 	full    bool // the checkpoint's disk is
 	dirty   bool // and was, in this life
+	unsure  bool // or in an earlier one, so that it cannot be told what the sidecar knows
 	left    []byte
 	trace   []string
 	last    []string // lines of the output
@@ -881,6 +882,12 @@ func (w *world) stopped() {
 		for _, r := range w.byText {
 			r.mayRepeat = true
 		}
+		for _, c := range w.inodes {
+			if c.copyOf != nil {
+				w.doubt(c)
+			}
+		}
+		w.unsure = true
 		w.dirty = w.full
 	}
 }
@@ -993,6 +1000,9 @@ func (w *world) missed(x *inode) bool {
 		return false
 	}
 	now := w.names["logs/"+l.name]
+	if l.holder == nil && w.unsure {
+		return false
+	}
 	if l.holder == nil && (now == nil || now.aside || !now.readable) && !slices.Contains(w.patterns, "app:/logs/"+l.name) {
 		return false // nothing tells the name
 	}
@@ -1150,7 +1160,11 @@ func (w *world) line(line string) error {
 		if r.came++; r.came == 1 {
 			r.place = w.place
 		} else if !r.mayRepeat {
-			if w.spent += int64(len(r.text) + 1); w.spent > w.budget {
+			w.spent += int64(len(r.text))
+			if r.newline {
+				w.spent++
+			}
+			if w.spent > w.budget {
 				return fmt.Errorf("repeated: record %d of file %d, came %d times; %d bytes repeated, %d allowed", r.number, r.file.id, r.came, w.spent, w.budget)
 			}
 		}

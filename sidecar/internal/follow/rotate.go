@@ -73,22 +73,32 @@ func (x *file) place() contract.Place { return contract.Place{Container: x.Conta
 func (x *file) current() bool { return x.named && x.Flags&checkpoint.Copy == 0 }
 
 // findRotated looks for files that were closed unfinished and have lost their name since:
-// in the watched directories, by identity. After a restart it then walks all that the
-// sidecar sees of the containers, and forgets the files that are nowhere any more. One that may
+// in the watched directories, by identity. After a restart, and whenever twice as many are known as
+// were left the last time, it then walks all that the sidecar sees of the containers, and forgets the
+// files that are nowhere any more. One that may
 // not be read is looked for again at the next look.
 func (f *Follower) findRotated(dirs map[string]bool, now time.Time) {
 	f.hidden = false
-	closed := map[uint64]bool{} // by inode number: false once it is found
+	// An inode number is soon used again, so the time of birth goes with it.
+	type birth struct {
+		ino uint64
+		at  int64
+	}
+	missing := map[birth]bool{}
 	for _, c := range f.closed {
-		closed[c.Ino] = true
+		if f.parked[inode{c.node.Dev, c.node.Ino}] != c {
+			missing[birth{c.Ino, c.Birth}] = true
+		}
 	}
 	visit := func(real string) {
-		var st unix.Stat_t
-		if unix.Lstat(real, &st) != nil || !closed[st.Ino] {
+		var st unix.Statx_t
+		if unix.Statx(unix.AT_FDCWD, real, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO|unix.STATX_BTIME, &st) != nil {
 			return
 		}
-		closed[st.Ino] = false
-		f.adopt(real, nil, "", func(c *file) bool { return c.Flags&checkpoint.Done == 0 }, now)
+		if b := (birth{st.Ino, checkpoint.BirthOf(&st)}); missing[b] {
+			missing[b] = false
+			f.adopt(real, nil, "", func(c *file) bool { return c.Flags&checkpoint.Done == 0 }, now)
+		}
 	}
 	for dir := range dirs {
 		for _, e := range f.list(dir) {
@@ -97,15 +107,19 @@ func (f *Follower) findRotated(dirs map[string]bool, now time.Time) {
 			}
 		}
 	}
-	if f.looked || len(f.closed) == 0 || !f.walk(visit) {
+	if f.looked && len(f.closed) < f.forgetAt || len(f.closed) == 0 || !f.walk(visit) {
 		return
 	}
 	for _, c := range slices.Clone(f.closed) {
-		if closed[c.Ino] {
+		if missing[birth{c.Ino, c.Birth}] && (c.Flags&checkpoint.Done != 0 || !f.looked) {
 			f.forget(c)
 		}
 	}
+	f.forgetAt = max(forgetLeast, 2*len(f.closed))
 }
+
+// forgetLeast is how many closed files are remembered before those that are gone are forgotten.
+const forgetLeast = 64
 
 // walkMost is the most that is walked through after a restart: a volume of the user's may
 // hold millions of files that are not ours to follow.
