@@ -64,6 +64,7 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 		x.original = nil
 		return false
 	}
+	wait := false
 	for _, k := range f.open {
 		like := unlike
 		if k != x && k.Container == x.Container {
@@ -82,8 +83,8 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 		if !k.intact() {
 			// Truncated, and not yet noticed: that comes first, since it looks for
 			// the copy. When it is done x is judged again.
-			k.ready = true
-			return true
+			k.ready, wait = true, true
+			continue
 		}
 		if !x.headOf(k, st.Size) || !x.endsWithin(k, st.Size) {
 			continue
@@ -103,6 +104,9 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 			x.Flags |= checkpoint.Held
 			f.keep(x)
 		}
+		return true
+	}
+	if wait {
 		return true
 	}
 	if x.original != nil && !x.original.named && x.original.fd >= 0 && !ending {
