@@ -137,6 +137,9 @@ func (f *Follower) name(x *file, src *source, n tree.Node) {
 		delete(f.real, x.node.Real)
 	}
 	moved := x.Path != n.Path
+	if x.node.Real != n.Real {
+		x.ready = true // events until now may have told of a name that nobody knew
+	}
 	x.named, x.node = true, n
 	f.real[n.Real] = x
 	if x.Flags&checkpoint.Copy != 0 {

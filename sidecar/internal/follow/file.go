@@ -44,6 +44,8 @@ type file struct {
 	keepBlocks bool  // freeing them is not possible
 	changed    int64 // the change time when it was parked
 
+	unkept bool // the checkpoint could not take its record
+
 	grew time.Time // when it last had something to deliver, or lost its name
 }
 

@@ -223,6 +223,7 @@ func (f *Follower) Sweep(now time.Time) (Wait, error) {
 	if now.Sub(f.lastCheck) >= f.checkAfter(now) {
 		f.lastCheck = now
 		f.readyAll()
+		f.keepAgain()
 	}
 	delivered, more, err := f.serveAll(now)
 	if err != nil {
@@ -353,12 +354,22 @@ func (f *Follower) sink(x *file) *emit.Sink {
 func (f *Follower) keep(x *file) {
 	f.dirty = true
 	err := f.store.Put(x.pair, &x.Record)
+	x.unkept = err != nil
 	if (err != nil) != f.keepFailed {
 		f.keepFailed = err != nil
 		if err != nil {
 			f.say.Say("%v; lines go on, but a restart of the sidecar would repeat them", err)
 		} else {
 			f.say.Say("the checkpoint can be written again")
+		}
+	}
+}
+
+// keepAgain writes the records that could not be written.
+func (f *Follower) keepAgain() {
+	for _, x := range f.open {
+		if x.unkept {
+			f.keep(x)
 		}
 	}
 }

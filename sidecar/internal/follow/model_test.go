@@ -151,6 +151,7 @@ type inode struct {
 	aside    bool // it has, or had, other names that are followed: its generations are not known by one name
 	late     bool // it could not be read for a while
 	known    bool // the sidecar has it open
+	finished bool // it was quiet for so long that it was closed
 	recorded bool // it is in the checkpoint
 	seen     bool // the sidecar has seen bytes of this era
 	ever     bool // or of any
@@ -196,6 +197,7 @@ type world struct {
 	rested  bool // the sidecar came to rest in this life
 	full    bool // the checkpoint's disk is
 	dirty   bool // and was, in this life
+	failed  bool // records could not be written, and no time has passed since
 	unsure  bool // or in an earlier one, so that it cannot be told what the sidecar knows
 	left    []byte
 	trace   []string
@@ -386,7 +388,7 @@ func (w *world) do(st step) error {
 			}
 			for _, x := range w.inodes {
 				if w.user == stranger && x.handles > 0 && !slices.ContainsFunc(x.names, w.matches) {
-					x.known = false
+					x.known, x.finished = false, true
 					w.gone(x) // quiet for long, and nobody tells its writers
 				}
 			}
@@ -978,6 +980,10 @@ func (w *world) meet(x *inode) {
 	if x.known {
 		return
 	}
+	if x.finished && !slices.ContainsFunc(x.names, w.matches) {
+		w.gone(x)
+		return
+	}
 	within := slices.ContainsFunc(x.names, func(n string) bool { return path.Dir(n) == "logs" })
 	switch {
 	case x.readable && slices.ContainsFunc(x.names, w.matches):
@@ -1045,9 +1051,10 @@ func (w *world) rest(idle time.Duration) error {
 	if err := w.collect(); err != nil {
 		return err
 	}
+	w.failed = w.full || w.failed && idle == 0
 	for _, x := range w.inodes {
 		if x.known {
-			x.recorded = x.recorded || !w.full
+			x.recorded = x.recorded || !w.full && (!w.failed || idle > 0)
 			x.seen = x.seen || x.size > 0
 			x.ever = x.ever || x.seen
 			x.cut = false
