@@ -79,6 +79,15 @@ func TestRandomPods(t *testing.T) {
 		if again := inject.Pod(&after, config()); again.LeftAlone != inject.Already || len(again.Findings) > 0 {
 			t.Errorf("seed %d: a second time: left alone %q, %v", seed, again.LeftAlone, again.Findings)
 		}
+		// Another webhook comes after us and puts its own parts before ours.
+		foreign := corev1.Container{Name: "foreign", VolumeMounts: []corev1.VolumeMount{{Name: "foreign", MountPath: "/etc/foreign"}}}
+		after.Spec.InitContainers = append([]corev1.Container{foreign}, after.Spec.InitContainers...)
+		foreign.Name = "foreign-too"
+		after.Spec.Containers = append([]corev1.Container{foreign}, after.Spec.Containers...)
+		after.Spec.Volumes = append([]corev1.Volume{{Name: "foreign"}}, after.Spec.Volumes...)
+		if again := inject.Pod(&after, config()); again.LeftAlone != inject.Already || len(again.Findings) > 0 {
+			t.Errorf("seed %d: after another webhook: left alone %q, %v", seed, again.LeftAlone, again.Findings)
+		}
 		if t.Failed() {
 			t.Logf("seed %d: %s", seed, before)
 			return
