@@ -312,6 +312,30 @@ spec:
 	}
 }
 
+// A LimitRange whose minimum the sidecar does not meet refuses the pod, and an annotation helps.
+func TestLimitRangeMinimum(t *testing.T) {
+	ns := namespace(t)
+	apply(t, ns, `
+apiVersion: v1
+kind: LimitRange
+metadata: {name: large}
+spec: {limits: [{type: Container, min: {cpu: 50m}}]}
+`)
+	pod := func(annotations string) string {
+		return "apiVersion: v1\nkind: Pod\nmetadata: {name: x, annotations: {" + annotations + "}}\nspec: {containers: [{name: app, image: x, resources: {requests: {cpu: 100m}}}]}\n"
+	}
+	for annotations, want := range map[string]string{
+		"":                               "created",
+		"log-bridge.dev/files: /app.log": "minimum cpu usage per Container is 50m, but request is 5m",
+		"log-bridge.dev/files: /app.log, log-bridge.dev/cpu-request: 50m": "created",
+	} {
+		eventually(t, "the LimitRange to count", func() (bool, string) {
+			out := dryRun(t, ns, pod(annotations))
+			return strings.Contains(out, want), out
+		})
+	}
+}
+
 // Volumes of the user: a claim with subPathExpr, whose folder the user's own init container makes, a
 // volume mounted in another, and a directory of the node, of which older lines are not repeated.
 func TestVolumes(t *testing.T) {
@@ -516,5 +540,42 @@ spec:
 		if have := containerNames(t, kubectl(t, "-n", ns, "get", "pod", copied, "-o", "json")); have != names {
 			t.Errorf("%s: containers %s, want %s", copied, have, names)
 		}
+	}
+}
+
+// What inject prints runs where no webhook is, and a webhook that sees it leaves it as it is.
+func TestInjectedManifest(t *testing.T) {
+	ns := namespace(t, "log-bridge.dev/inject=false")
+	program := filepath.Join(t.TempDir(), "log-bridge-webhook")
+	if _, err := output(command("go", "build", "-C", bed.top, "-o", program, "./webhook")); err != nil {
+		t.Fatal(err)
+	}
+	const manifest = `
+apiVersion: v1
+kind: Pod
+metadata: {name: offline, annotations: {log-bridge.dev/files: "/srv/file.log,/var/log/app/app.log"}}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    command: [sh, -ec, 'echo line >> /srv/file.log; echo line >> /var/log/app/app.log']
+`
+	made, err := output(command(program, "inject", "--image", "ghcr.io/log-bridge/log-bridge:test", "-f", writeFile(t, manifest)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, ns, made)
+	equalLines(t, lines(t, "both lines", atLeast(2), "-n", ns, "offline", "-c", "log-bridge"), []string{"line", "line"})
+	inNamespace := kubectl(t, "-n", ns, "get", "pod", "offline", "-o", "json")
+
+	kubectl(t, "label", "namespace", ns, "log-bridge.dev/inject-")
+	eventually(t, "the webhook's look", func() (bool, string) {
+		out := dryRun(t, ns, strings.Replace(manifest, "name: offline", "name: asks", 1), "--output=json")
+		return strings.HasPrefix(out, "{") && containerNames(t, out) == containerNames(t, inNamespace), out
+	})
+	out := dryRun(t, ns, strings.Replace(made, "name: offline", "name: again", 1), "--output=json")
+	if !strings.HasPrefix(out, "{") || containerNames(t, out) != containerNames(t, inNamespace) {
+		t.Errorf("with the webhook: %s", out)
 	}
 }

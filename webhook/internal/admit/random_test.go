@@ -115,7 +115,8 @@ func FuzzRequest(f *testing.F) {
 	f.Add(strings.Replace(review(string(podgen.Plain(2))), "CREATE", "UPDATE", 1))
 	f.Add(strings.Replace(review(string(podgen.Plain(3))), `"kind":"Pod"`, `"kind":"PodTemplate"`, 1))
 	f.Add(strings.Replace(review(`{}`), "admission.k8s.io/v1", "admission.k8s.io/v1beta1", 1))
-	for _, text := range []string{``, `{`, `[]`, `null`, `{"request":null}`, `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}`,
+	bare := `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"kind":{"kind":"Pod"},"operation":"CREATE","object":{"metadata":{"annotations":{"log-bridge.dev/files":"/x"}},"spec":{"containers":[{"name":"a"}]}}}}`
+	for _, text := range []string{bare, ``, `{`, `[]`, `null`, `{"request":null}`, `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}`,
 		`{"apiVersion":"v1","kind":"Pod"}`, `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"kind":{"kind":"Pod"},"operation":"CREATE","object":[]}}`} {
 		f.Add(text)
 	}
