@@ -200,41 +200,52 @@ spec:
 	start(3)
 }
 
-// A pod is deleted while it writes: what it wrote before it ended is all there.
+// A pod is deleted while it writes: what it wrote before it ended is all there, with each way of
+// sharing.
 func TestDeletedUnderLoad(t *testing.T) {
-	ns := namespace(t)
-	apply(t, ns, `
+	for way, file := range map[string]string{"volume": "/data/app.log", "directory": "/var/log/app/app.log", "file": "/srv/app.log"} {
+		t.Run(way, func(t *testing.T) {
+			ns := namespace(t)
+			apply(t, ns, strings.ReplaceAll(`
 apiVersion: v1
 kind: Pod
-metadata: {name: loaded, annotations: {log-bridge.dev/files: /srv/app.log}}
+metadata: {name: loaded, annotations: {log-bridge.dev/files: FILE}}
 spec:
   terminationGracePeriodSeconds: 30
+  volumes: [{name: data, emptyDir: {}}]
   containers:
   - name: app
     image: log-bridge.test/rotator:1
+    volumeMounts: [{name: data, mountPath: /data}]
     command:
     - sh
     - -c
     - |
-      trap 'echo "last $i" >> /srv/app.log; exit 0' TERM
-      i=0; while true; do i=$((i+1)); echo "line $i" >> /srv/app.log; done
-`)
-	stream := follow(t, "-n", ns, "loaded", "-c", "log-bridge")
-	n, last := 0, ""
-	for line := range stream {
-		if n++; n == 2000 {
-			kubectl(t, "delete", "pod", "-n", ns, "loaded", "--wait=false")
-		}
-		if last = line; strings.HasPrefix(line, "last ") {
-			break
-		}
-		if line != fmt.Sprintf("line %d", n) {
-			t.Fatalf("line %d: have %q", n, line)
-		}
-	}
-	// The signal may come between counting a line and writing it.
-	if last != fmt.Sprintf("last %d", n-1) && last != fmt.Sprintf("last %d", n) {
-		t.Errorf("the last line of %d is %q", n, last)
+      trap 'echo "last $i" >> FILE; exit 0' TERM
+      i=0; while true; do i=$((i+1)); echo "line $i" >> FILE; done
+`, "FILE", file))
+			eventually(t, "the first line", func() (bool, string) {
+				out, err := tryKubectl("-n", ns, "logs", "loaded", "-c", "log-bridge", "--limit-bytes=100")
+				return err == nil && out != "", fmt.Sprint(out, err)
+			})
+			stream := follow(t, "-n", ns, "loaded", "-c", "log-bridge")
+			n, last := 0, ""
+			for line := range stream {
+				if n++; n == 2000 {
+					kubectl(t, "delete", "pod", "-n", ns, "loaded", "--wait=false")
+				}
+				if last = line; strings.HasPrefix(line, "last ") {
+					break
+				}
+				if line != fmt.Sprintf("line %d", n) {
+					t.Fatalf("line %d: have %q", n, line)
+				}
+			}
+			// The signal may come between counting a line and writing it.
+			if last != fmt.Sprintf("last %d", n-1) && last != fmt.Sprintf("last %d", n) {
+				t.Errorf("the last line of %d is %q", n, last)
+			}
+		})
 	}
 }
 
