@@ -29,7 +29,10 @@ Usage:
   log-bridge-webhook version
 
 Each command tells its flags with --help. FILE may be - for standard input.
-Exit codes: 0 all well; 1 a pod would be refused, a sentence says why; 2 wrong
+
+` + exitCodes
+
+const exitCodes = `Exit codes: 0 all well; 1 a pod would be refused, a sentence says why; 2 wrong
 usage, a manifest that cannot be read, or another failure.
 `
 
@@ -95,7 +98,11 @@ func parse(fs *flag.FlagSet, args []string, help io.Writer) error {
 	case err != nil:
 		return fmt.Errorf("%s: %w; --help lists the flags", fs.Name(), err)
 	case fs.NArg() > 0:
-		return fmt.Errorf("%s: %q is no flag; --help lists the flags", fs.Name(), fs.Arg(0))
+		remedy := "--help lists the flags"
+		if fs.NFlag() == 0 && fs.Lookup("f") != nil {
+			remedy = "write -f " + fs.Arg(0)
+		}
+		return fmt.Errorf("%s: %q is no flag; %s", fs.Name(), fs.Arg(0), remedy)
 	}
 	return nil
 }

@@ -8,8 +8,10 @@ import (
 	"io"
 	"maps"
 	"os"
+	"path"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
@@ -25,16 +27,25 @@ type looked struct {
 // look reads a manifest and decides for each of its pods, as serve would.
 func look(command string, args []string, stdin io.Reader, help io.Writer, more func(*flag.FlagSet)) (*manifest.Stream, []looked, string, error) {
 	fs := flag.NewFlagSet(command, flag.ContinueOnError)
-	file := fs.String("f", "", "`FILE` with the manifest, YAML or JSON; - is standard input")
+	name := ""
+	fs.Func("f", "`FILE` with the manifest, YAML or JSON; - is standard input", func(s string) error {
+		if name != "" {
+			return errors.New("it takes one file; join several, as in: cat a.yaml b.yaml | log-bridge-webhook " + command + " -f -")
+		}
+		name = s
+		return nil
+	})
 	var c inject.Config
 	injectFlags(fs, &c)
 	if more != nil {
 		more(fs)
 	}
 	if err := parse(fs, args, help); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			fmt.Fprint(help, exitCodes)
+		}
 		return nil, nil, "", err
 	}
-	name := *file
 	var text []byte
 	var err error
 	switch name {
@@ -45,6 +56,9 @@ func look(command string, args []string, stdin io.Reader, help io.Writer, more f
 		text, err = io.ReadAll(stdin)
 	default:
 		text, err = os.ReadFile(name)
+		if errors.Is(err, syscall.EISDIR) {
+			err = fmt.Errorf("%s is a directory; name a file in it", name)
+		}
 	}
 	if err != nil {
 		return nil, nil, "", fmt.Errorf("%s: %w", command, err)
@@ -56,6 +70,10 @@ func look(command string, args []string, stdin io.Reader, help io.Writer, more f
 	}
 	var all []looked
 	for _, p := range pods {
+		if p.Pod == nil {
+			all = append(all, looked{Pod: p, Result: notLookedInto(p)})
+			continue
+		}
 		r := inject.Pod(p.Pod, c)
 		r.Findings = append(misplaced(p), r.Findings...)
 		all = append(all, looked{Pod: p, Result: r})
@@ -74,6 +92,18 @@ func misplaced(p *manifest.Pod) []inject.Finding {
 		}
 	}
 	return all
+}
+
+// otherKind is why a pod in an object of a kind that is not Kubernetes' own is left alone.
+const otherKind inject.Reason = "other-kind"
+
+// notLookedInto warns of what would otherwise be passed over in silence: a kind that is
+// misspelt as well as one that some operator knows.
+func notLookedInto(p *manifest.Pod) inject.Result {
+	version, kind := path.Split(p.Kind)
+	return inject.Result{LeftAlone: otherKind, Findings: []inject.Finding{{Code: inject.LB0602, Text: fmt.Sprintf(
+		"it has annotations of %s, but is not looked into, since Kubernetes has no kind %q of apiVersion %q; correct these two, or leave its pods to the webhook",
+		strings.TrimSuffix(contract.Prefix, "/"), kind, strings.TrimSuffix(version, "/"))}}}
 }
 
 // injectCommand writes the manifest as it would be after admission. If anything in it

@@ -32,6 +32,7 @@ var images = []struct{ tag, file, context string }{
 	{"ghcr.io/log-bridge/log-bridge-webhook:test", "Dockerfile.webhook", "."},
 	{"ghcr.io/log-bridge/python-app-log:1.0", "examples/python-app-log/Dockerfile", "examples/python-app-log"},
 	{"log-bridge.test/rotator:1", "test/e2e/testdata/rotator/Dockerfile", "test/e2e/testdata/rotator"},
+	{"log-bridge.test/shellless:1", "test/e2e/testdata/shellless/Dockerfile", "test/e2e/testdata/shellless"},
 }
 
 // bed is what all tests share.

@@ -82,6 +82,7 @@ const (
 	LB0502 Code = "LB0502"
 	LB0503 Code = "LB0503"
 	LB0601 Code = "LB0601"
+	LB0602 Code = "LB0602"
 )
 
 // Codes is the table of findings, from which the reference is made.
@@ -119,4 +120,5 @@ var Codes = []Row{
 	{LB0502, Warning, "Mirror of a static pod", "Run inject on the manifest on the node."},
 	{LB0503, Warning, "Annotations edited after the injection", "Take the log-bridge parts out of the manifest, or edit the template."},
 	{LB0601, Mistake, "Annotation on a workload rather than on its pod template", "Move it to spec.template.metadata.annotations. Only check and inject look there."},
+	{LB0602, Warning, "Annotation in an object that check and inject do not look into", "Correct apiVersion and kind. With a kind that is not Kubernetes' own there is nothing to do: the webhook sees its pods."},
 }
