@@ -35,7 +35,14 @@ test: $(CLUSTER) ## Run all tests; as root on Debian also those on a real cluste
 
 .PHONY: torture
 torture: ## Play random programs against the sidecar for TORTURE=10m, also on xfs and btrfs as root
-	TORTURE=$(or $(TORTURE),10m) go test -v -timeout 0 -count 1 -run TestTorture ./sidecar/internal/follow
+	TORTURE=$(or $(TORTURE),10m) go test -v -timeout 0 -count 1 -run 'TestTorture|TestD3' ./sidecar/internal/follow ./sidecar
+
+.PHONY: bench
+bench: build $(CLUSTER) ## Measure the sidecar beside its peers, and write docs/performance.md; takes an hour
+	go -C test/bench build -o ../../bin/ . ./nxadm
+	go test -run '^$$' -bench . -benchmem -cpu 1 ./sidecar/internal/follow ./webhook/internal/admit | tee bin/bench.txt
+	@helm=$$($(CLUSTER) tool helm) && HELM=$$helm BENCH=$(CURDIR)/bin/bench.md go test -count 1 -timeout 30m -run 'TestBench$$' ./test/e2e
+	bin/bench -sidecar bin/log-bridge -nxadm bin/nxadm -busybox $$($(CLUSTER) tool busybox) -also bin/bench.md -go bin/bench.txt -page docs/performance.md
 
 .PHONY: lint
 lint: $(CLUSTER) ## Check formatting, modules and code

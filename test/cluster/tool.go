@@ -51,13 +51,16 @@ var tools = []tool{
 
 // toolPath returns the path of a compiled tool, by any of its names.
 func toolPath(ctx context.Context, name string) (string, error) {
+	if name == "busybox" {
+		return busyboxPath()
+	}
 	for _, t := range tools {
 		if t.name == name || slices.Contains(t.also, name) {
 			dir, err := t.build(ctx)
 			return filepath.Join(dir, name), err
 		}
 	}
-	return "", fmt.Errorf("tool: no tool %q; want kubectl, helm or golangci-lint", name)
+	return "", fmt.Errorf("tool: no tool %q; want kubectl, helm, golangci-lint or busybox", name)
 }
 
 // build returns the folder that holds the tool, after compiling it if need be.
