@@ -1,7 +1,9 @@
 # The tests and the demo run a real Kubernetes from test/cluster; what it needs beside Go
 # it installs itself (Debian packages) or compiles once into a cache outside the checkout.
 
+# A tag v1.2.3 is the version 1.2.3 everywhere.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+override VERSION := $(patsubst v%,%,$(VERSION))
 GOFLAGS_STATIC := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 PLATFORM ?= linux/$(shell go env GOARCH)
 CLUSTER := bin/cluster
@@ -24,6 +26,10 @@ images: $(CLUSTER) ## Build both images into dist/*.tar (PLATFORM=linux/arm64 fo
 	mkdir -p dist
 	$(CLUSTER) build --file Dockerfile.sidecar --tag ghcr.io/log-bridge/log-bridge:$(VERSION) --build-arg VERSION=$(VERSION) --platform $(PLATFORM) --output dist/log-bridge.tar .
 	$(CLUSTER) build --file Dockerfile.webhook --tag ghcr.io/log-bridge/log-bridge-webhook:$(VERSION) --build-arg VERSION=$(VERSION) --platform $(PLATFORM) --output dist/log-bridge-webhook.tar .
+
+.PHONY: dist
+dist: $(CLUSTER) ## Make all parts of a release in dist/, such as: make dist VERSION=v0.1.0
+	@CLUSTER=$(CLUSTER) test/release/dist.sh $(VERSION)
 
 .PHONY: test
 test: $(CLUSTER) ## Run all tests; as root on Debian also those on a real cluster
