@@ -2,16 +2,19 @@
 # demo.sh up|down: the story on a real Kubernetes, step by step on the terminal.
 #
 # Without more it starts a cluster of its own (test/cluster, as root on Debian) and builds the
-# images. DEMO_CLUSTER names that cluster, for two demos side by side. With USE_KUBECONFIG=1 it uses the cluster that KUBECONFIG names, and the published
-# images.
+# images; DEMO_CLUSTER names that cluster, so that two may live side by side. With
+# USE_KUBECONFIG=1 it uses the cluster that KUBECONFIG names, and the published images.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cluster=${CLUSTER:-bin/cluster}
 name=${DEMO_CLUSTER:-demo}
 namespace=log-bridge-demo
 
-bold=$(tput bold 2>/dev/null || true)
-normal=$(tput sgr0 2>/dev/null || true)
+bold= normal=
+if [ -t 1 ]; then
+	bold=$(tput bold 2>/dev/null || true)
+	normal=$(tput sgr0 2>/dev/null || true)
+fi
 title() { printf '\n%s== %s%s\n' "$bold" "$*" "$normal"; }
 # show COMMAND…: run a command as a user would type it.
 show() { printf '\n%s$ %s%s\n' "$bold" "${1##*/} ${*:2}" "$normal"; "$@"; }
