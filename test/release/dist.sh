@@ -20,7 +20,7 @@ declare -A sources=([log-bridge]=sidecar [log-bridge-webhook]=webhook)
 out=dist/$version
 time=$(git log -1 --format=%ct) # of what is packed, so that the same commit makes the same archives
 rm -rf "$out"
-mkdir -p "$out/images" "$out/programs"
+mkdir -p "$out/programs"
 
 for arch in $architectures; do
 	for program in "${!sources[@]}"; do
@@ -29,7 +29,7 @@ for arch in $architectures; do
 		CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -ldflags "-s -w -X main.version=$version" \
 			-o "$out/programs/$arch/$program" "./${sources[$program]}"
 		"$cluster" build --file "Dockerfile.${sources[$program]}" --tag "ghcr.io/log-bridge/$program:$version" \
-			--build-arg "VERSION=$version" --platform "linux/$arch" --output "$out/images/$program-$arch.tar" .
+			--build-arg "VERSION=$version" --platform "linux/$arch" --output "$out/$program-image-$arch.tar" .
 	done
 	cp LICENSE README.md "$out/programs/$arch/"
 	tar --create --sort=name --mtime="@$time" --owner=0 --group=0 --numeric-owner --directory "$out/programs/$arch" . |
@@ -44,7 +44,7 @@ done
 echo "the chart …"
 helm=$("$cluster" tool helm)
 "$helm" package charts/log-bridge --version "$version" --app-version "$version" --destination "$out" > /dev/null
-(cd "$out" && sha256sum ./*.tar.gz ./*.tgz ./*.cdx.json images/*.tar | sed 's| \./| |' > SHA256SUMS)
+(cd "$out" && sha256sum -- *.tar.gz *.tgz *.cdx.json *.tar > SHA256SUMS)
 
 # What follows makes sure that it is what it is called.
 fail() {
@@ -61,8 +61,8 @@ for arch in $architectures; do
 		go version -m "$check/$arch/$program" | grep -q "GOARCH=$arch$" || fail "$program for $arch is for another architecture"
 		readelf --file-header "$check/$arch/$program" | grep -iq "Machine:.*${machines[$arch]}" || fail "$program for $arch is for another machine"
 		readelf --program-headers "$check/$arch/$program" | grep -q INTERP && fail "$program for $arch needs shared libraries"
-		config=$(tar --extract --to-stdout --file "$out/images/$program-$arch.tar" manifest.json | sed 's/.*"Config":"\([^"]*\)".*/\1/')
-		tar --extract --to-stdout --file "$out/images/$program-$arch.tar" "$config" | grep -q "\"architecture\":\"$arch\"" ||
+		config=$(tar --extract --to-stdout --file "$out/$program-image-$arch.tar" manifest.json | sed 's/.*"Config":"\([^"]*\)".*/\1/')
+		tar --extract --to-stdout --file "$out/$program-image-$arch.tar" "$config" | grep -q "\"architecture\":\"$arch\"" ||
 			fail "the image of $program for $arch is for another architecture"
 	done
 done
@@ -78,4 +78,4 @@ done
 (cd "$out" && sha256sum --check --quiet SHA256SUMS) || fail "the checksums do not fit"
 rm -r "$out/programs"
 echo "dist/$version is complete:"
-(cd "$out" && ls -l ./* images | awk 'NF > 8 { print "  " $5, $9 }')
+(cd "$out" && find . -type f -printf '  %s %P\n' | sort -k2)

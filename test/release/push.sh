@@ -18,7 +18,7 @@ for program in log-bridge log-bridge-webhook; do
 	name=$registry/$program
 	parts=()
 	for arch in amd64 arm64; do
-		digest=$(crane push "$out/images/$program-$arch.tar" "$name:$version-$arch" | tail -1)
+		digest=$(crane push "$out/$program-image-$arch.tar" "$name:$version-$arch" | tail -1)
 		parts+=(--manifest "$name@${digest##*@}")
 	done
 	crane index append "${parts[@]}" --tag "$name:$version" > /dev/null
