@@ -75,6 +75,8 @@ var cases = []struct {
 	{library: "logback-fixed-window", pattern: "app.log", way: directory, want: all},
 	{library: "logback-fixed-window", pattern: "app.log", way: file, want: all, single: true},
 	{library: "logback-time-based", pattern: "app.log", way: directory, want: all},
+	{library: "java.util.logging", pattern: "app.log*", way: directory, want: each},
+	{library: "java.util.logging", pattern: "app.log", way: file, want: firstFile},
 	{library: "winston", pattern: "app*.log", way: directory, want: each},
 	{library: "winston", pattern: "app.log", way: file, want: firstFile},
 	{library: "winston-tailable", pattern: "app*.log", way: directory, want: each},
@@ -330,6 +332,10 @@ func command(t *testing.T, library, at string) []string {
 		t.Fatal(err)
 	}
 	n := strconv.Itoa(count)
+	if library == "java.util.logging" {
+		need(t, "/usr/bin/java")
+		return []string{"java", filepath.Join(data, "java/Jul.java"), at, n}
+	}
 	java := func(program string, jars []string, settings ...string) []string {
 		var classpath []string
 		for _, jar := range jars {
