@@ -1,7 +1,9 @@
 # The tests and the demo run a real Kubernetes from test/cluster; what it needs beside Go
 # it installs itself (Debian packages) or compiles once into a cache outside the checkout.
 
+# A tag v1.2.3 is the version 1.2.3 everywhere.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+override VERSION := $(patsubst v%,%,$(VERSION))
 GOFLAGS_STATIC := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 PLATFORM ?= linux/$(shell go env GOARCH)
 CLUSTER := bin/cluster
@@ -25,6 +27,10 @@ images: $(CLUSTER) ## Build both images into dist/*.tar (PLATFORM=linux/arm64 fo
 	$(CLUSTER) build --file Dockerfile.sidecar --tag ghcr.io/log-bridge/log-bridge:$(VERSION) --build-arg VERSION=$(VERSION) --platform $(PLATFORM) --output dist/log-bridge.tar .
 	$(CLUSTER) build --file Dockerfile.webhook --tag ghcr.io/log-bridge/log-bridge-webhook:$(VERSION) --build-arg VERSION=$(VERSION) --platform $(PLATFORM) --output dist/log-bridge-webhook.tar .
 
+.PHONY: dist
+dist: $(CLUSTER) ## Make all parts of a release in dist/, such as: make dist VERSION=v0.1.0
+	@CLUSTER=$(CLUSTER) test/release/dist.sh $(VERSION)
+
 .PHONY: test
 test: $(CLUSTER) ## Run all tests; as root on Debian also those on a real cluster
 	go vet ./...
@@ -32,6 +38,14 @@ test: $(CLUSTER) ## Run all tests; as root on Debian also those on a real cluste
 	go test -race -timeout 30m -run TestManyReviews ./webhook/internal/admit
 	go -C test/cluster vet ./...
 	go -C test/cluster test -timeout 30m ./...
+	go -C test/libraries vet ./...
+	go -C test/libraries test ./...
+
+.PHONY: libraries
+libraries: ## Try logging libraries, also of Java and Node.js; as root on Debian with a JDK and npm
+	apt-get install --yes --no-install-recommends liblog4j2-java liblogback-java
+	npm ci --no-audit --no-fund --prefix test/libraries/testdata/node
+	LIBRARIES=all go -C test/libraries test -v -count 1 ./...
 
 .PHONY: torture
 torture: ## Play random programs against the sidecar for TORTURE=10m, also on xfs and btrfs as root
@@ -49,6 +63,7 @@ lint: $(CLUSTER) ## Check formatting, modules and code
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these files"; exit 1; }
 	go mod tidy -diff
 	go -C test/cluster mod tidy -diff
+	go -C test/libraries mod tidy -diff
 	@lint=$$($(CLUSTER) tool golangci-lint) && $$lint run ./...
 
 .PHONY: demo

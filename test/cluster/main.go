@@ -31,7 +31,7 @@ const usage = `cluster runs a real Kubernetes of one node on this machine, for t
   cluster logs                 print the folder with the logs of its components
 
   cluster build --file DOCKERFILE --tag NAME:TAG --output IMAGE-TAR [--build-arg KEY=VALUE]… CONTEXT
-                               build an image; a base image golang, python or busybox that the Dockerfile
+                               build an image; a base image golang, python, debian or busybox that the Dockerfile
                                takes as a default of an ARG is made from this machine
   cluster tool NAME            build a tool once and print its path: kubectl, helm or golangci-lint; or fetch
                                busybox, a static one
