@@ -146,7 +146,16 @@ func (o *options) certificates(log *slog.Logger) (certificates, error) {
 func (o *options) serve(ctx context.Context, certificates certificates, log *slog.Logger) error {
 	count := admit.Counter()
 	own := prometheus.NewRegistry()
-	own.MustRegister(count)
+	own.MustRegister(count, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "log_bridge_certificate_expiration_timestamp_seconds",
+		Help: "When the serving certificate ends, in seconds since 1970; 0 while there is none.",
+	}, func() float64 {
+		c, err := certificates.GetCertificate(nil)
+		if err != nil {
+			return 0
+		}
+		return float64(c.Leaf.NotAfter.Unix())
+	}))
 	server := webhook.NewServer(webhook.Options{Port: o.port, TLSOpts: []func(*tls.Config){func(c *tls.Config) {
 		c.MinVersion = tls.VersionTLS12
 		c.GetCertificate = certificates.GetCertificate
