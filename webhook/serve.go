@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -146,7 +147,7 @@ func (o *options) certificates(log *slog.Logger) (certificates, error) {
 func (o *options) serve(ctx context.Context, certificates certificates, log *slog.Logger) error {
 	count := admit.Counter()
 	own := prometheus.NewRegistry()
-	own.MustRegister(count, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	own.MustRegister(count, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "log_bridge_certificate_expiration_timestamp_seconds",
 		Help: "When the serving certificate ends, in seconds since 1970; 0 while there is none.",
 	}, func() float64 {

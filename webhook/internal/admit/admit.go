@@ -59,7 +59,9 @@ func Handler(decide Decide, log *slog.Logger, count *prometheus.CounterVec) http
 	h := handler{decide: decide, log: log, count: count}
 	hook := (&admission.Webhook{Handler: h}).WithRecoverPanic(false)
 	// The library's own lines about a request repeat ours, but for its errors.
-	hook.LogConstructor = func(logr.Logger, *admission.Request) logr.Logger { return logr.FromSlogHandler(errorsOnly{log.Handler()}) }
+	hook.LogConstructor = func(logr.Logger, *admission.Request) logr.Logger {
+		return logr.FromSlogHandler(errorsOnly{log.Handler()})
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			if trouble := recover(); trouble != nil {
