@@ -1,15 +1,17 @@
 // Package charts tests the chart as Helm renders it. The program is the one that the
 // environment variable HELM names, else the one on the PATH; without one the tests are
-// skipped. make test provides it.
+// skipped. HELM3 names one of Helm 3, which is compared with it. make test provides both.
 package charts
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -34,6 +36,11 @@ func helm(t *testing.T, args ...string) (string, error) {
 			t.Skip("no helm: put it on the PATH or name it in HELM; make test does")
 		}
 	}
+	return helmOf(t, program, args...)
+}
+
+func helmOf(t *testing.T, program string, args ...string) (string, error) {
+	t.Helper()
 	cmd := exec.Command(program, args...)
 	// Nothing of the person who runs the tests goes in: no plugin, no cluster.
 	home := t.TempDir()
@@ -201,22 +208,6 @@ func TestObjects(t *testing.T) {
 				t.Errorf("objects:\nhave %v\nwant %v", have, want)
 			}
 		})
-	}
-}
-
-// Kubernetes 1.29 knows no admission policies, and the chart installs there.
-func TestOldestKubernetes(t *testing.T) {
-	rendered, err := helm(t, "template", "log-bridge", "log-bridge", "--namespace", "logging", "--kube-version", "1.29.0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name := range objects(t, rendered) {
-		if strings.HasPrefix(name, "ValidatingAdmissionPolicy") {
-			t.Errorf("%s is rendered for Kubernetes 1.29", name)
-		}
-	}
-	if _, err := helm(t, "template", "log-bridge", "log-bridge", "--kube-version", "1.28.9"); err == nil {
-		t.Error("the chart installs on Kubernetes 1.28, which has no native sidecars")
 	}
 }
 
@@ -519,6 +510,123 @@ func TestRunbooks(t *testing.T) {
 	}
 	if !slices.Equal(alerts, headings) {
 		t.Errorf("alerts   %v\nheadings %v", alerts, headings)
+	}
+}
+
+// Helm 3 makes the same of the chart as Helm 4, and refuses the same.
+func TestHelm3(t *testing.T) {
+	helm3 := os.Getenv("HELM3")
+	if helm3 == "" {
+		t.Skip("no HELM3, which names a program of Helm 3; make test does")
+	}
+	if version, err := helmOf(t, helm3, "version", "--short"); err != nil || !strings.HasPrefix(version, "v3.") {
+		t.Fatalf("HELM3 is %s, %v", version, err)
+	}
+	if version, err := helm(t, "version", "--short"); err != nil || !strings.HasPrefix(version, "v4.") {
+		t.Fatalf("HELM is %s, %v", version, err)
+	}
+	for _, sets := range []string{
+		"enabled=true",
+		"certificates.mode=cert-manager",
+		"certificates.mode=provided,certificates.provided.secretName=mine,certificates.provided.caBundle=PEM",
+		"prePull.enabled=true,monitoring.serviceMonitor.enabled=true,monitoring.prometheusRule.enabled=true,monitoring.dashboard.enabled=true",
+		"webhook.hostNetwork=true,webhook.port=10260,webhook.replicas=0,webhook.metricsPort=0,podDisruptionBudget.enabled=false,commonLabels.team=logs,fullnameOverride=bridge",
+		"certificates.mode=provided",
+		"webhook.hostNetwork=true",
+		"webhook.replica=3",
+	} {
+		args := []string{"template", "log-bridge", "log-bridge", "--namespace", "logging", "--kube-version", "1.36.0", "--set", sets}
+		four, err4 := helm(t, args...)
+		three, err3 := helmOf(t, helm3, args...)
+		if (err3 == nil) != (err4 == nil) || sorted(three) != sorted(four) {
+			t.Errorf("%s: Helm 3: %v\n%s\nHelm 4: %v\n%s", sets, err3, three, err4, four)
+		}
+	}
+	if _, err := helmOf(t, helm3, "lint", "--strict", "log-bridge"); err != nil {
+		t.Error(err)
+	}
+}
+
+// sorted are the documents in the order of their text: the versions of Helm differ in theirs.
+func sorted(rendered string) string {
+	docs := strings.Split(strings.TrimSpace(rendered), "\n---\n")
+	for i := range docs {
+		docs[i] = strings.TrimSpace(strings.TrimPrefix(docs[i], "---\n"))
+	}
+	slices.Sort(docs)
+	return strings.Join(docs, "\n---\n")
+}
+
+// A key that the chart does not know is an error at every level, but in what it hands on as it is.
+func TestSchemaIsClosed(t *testing.T) {
+	text, err := os.ReadFile("log-bridge/values.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema map[string]any
+	if err := json.Unmarshal(text, &schema); err != nil {
+		t.Fatal(err)
+	}
+	closed := 0
+	var walk func(path string, of map[string]any)
+	walk = func(path string, of map[string]any) {
+		properties, _ := of["properties"].(map[string]any)
+		doc, _ := of["description"].(string)
+		switch {
+		case of["type"] != "object" || path == ".global":
+		case of["additionalProperties"] == false:
+			closed++
+		case !strings.Contains(doc, "Free form."):
+			t.Errorf("%s takes any key", path)
+		}
+		for name, child := range properties {
+			walk(path+"."+name, child.(map[string]any))
+		}
+	}
+	walk("", schema)
+	if closed < 15 {
+		t.Errorf("only %d objects are closed", closed)
+	}
+}
+
+// What makes two renders differ, or a render depend on the cluster, is not in the templates: Argo CD
+// would see a change for ever.
+func TestNothingRandom(t *testing.T) {
+	files, err := filepath.Glob("log-bridge/templates/*")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("%d templates, %v", len(files), err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // a folder
+		}
+		for _, word := range []string{"lookup", "genSignedCert", "genCA", "genSelfSignedCert", "genPrivateKey", "rand", "uuidv4", "now", "APIVersions"} {
+			if regexp.MustCompile(`\{\{[^}]*\b` + word).Match(text) {
+				t.Errorf("%s uses %s", file, word)
+			}
+		}
+	}
+}
+
+// Before Kubernetes 1.30 there are no admission policies, and from then on there are.
+func TestPoliciesByVersion(t *testing.T) {
+	for version, want := range map[string]bool{"1.29.0": false, "1.29.15": false, "v1.29.9-gke.1341000": false, "1.30.0": true, "v1.30.4-eks-a737599": true, "1.36.3": true} {
+		rendered, err := helm(t, "template", "log-bridge", "log-bridge", "--namespace", "logging", "--kube-version", version)
+		if err != nil {
+			t.Errorf("%s: %v", version, err)
+			continue
+		}
+		all := objects(t, rendered)
+		for _, name := range []string{"ValidatingAdmissionPolicy/log-bridge-mistakes", "ValidatingAdmissionPolicyBinding/log-bridge-missing-sidecar"} {
+			if (all[name] != nil) != want {
+				t.Errorf("Kubernetes %s: %s is rendered: %v, want %v", version, name, all[name] != nil, want)
+			}
+		}
+		get[appsv1.Deployment](t, all, "Deployment/log-bridge")
+	}
+	if _, err := helm(t, "template", "log-bridge", "log-bridge", "--kube-version", "1.28.9"); err == nil {
+		t.Error("the chart installs on Kubernetes 1.28, which has no native sidecars")
 	}
 }
 
