@@ -149,6 +149,11 @@ spec:
 	if after := state(); after != before {
 		t.Errorf("the upgrade changed running pods:\nbefore %s\nafter  %s", before, after)
 	}
+	// An old webhook pod answers until it has ended, and the rollout does not wait for that.
+	eventually(t, "the webhook's old pods to end", func() (bool, string) {
+		out := kubectl(t, "-n", "log-bridge", "get", "pods", "-l", "app.kubernetes.io/component=webhook", "-o", "jsonpath={.items[*].spec.containers[*].image}")
+		return !strings.Contains(out, ":previous"), out
+	})
 	apply(t, ns, app("new"))
 	kubectl(t, "-n", ns, "rollout", "status", "deployment/new", "--timeout=180s")
 	if image := kubectl(t, "-n", ns, "get", "pods", "-l", "app=new", "-o", `jsonpath={.items[*].spec.initContainers[?(@.name=="log-bridge")].image}`); image != "ghcr.io/log-bridge/log-bridge:test" {
@@ -177,4 +182,59 @@ spec:
 	if next <= len(first) {
 		t.Errorf("nothing came after line %d", next)
 	}
+}
+
+// Helm 3 installs, upgrades, tests and uninstalls the chart too, and Helm 4 may take over between. The
+// caBundle, which the webhook writes, outlives all of it.
+func TestHelm3(t *testing.T) {
+	ns := namespace(t)
+	webhookDown(t)
+	path, err := output(command(bed.cluster, "tool", "helm3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	helm3 := strings.TrimSpace(path)
+	three := func(args ...string) string {
+		t.Helper()
+		out, err := output(command(helm3, append(args, "--namespace", ns, "--kubeconfig", bed.kubeconfig)...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	if version, err := output(command(helm3, "version", "--short")); err != nil || !strings.HasPrefix(version, "v3.") {
+		t.Fatalf("this is Helm %s, %v", version, err)
+	}
+	bundle := func() string {
+		return kubectl(t, "get", "mutatingwebhookconfiguration", "another-log-bridge", "-o", "jsonpath={.webhooks[0].clientConfig.caBundle}")
+	}
+	t.Cleanup(func() {
+		if _, err := helm(t, ns, "uninstall", "another", "--wait", "--ignore-not-found"); err != nil {
+			t.Error(err)
+		}
+	})
+	upgrade := []string{"upgrade", "--install", "another", filepath.Join(bed.top, "charts/log-bridge"),
+		"--set", "image.tag=test", "--set", "webhook.image.tag=test", "--wait", "--timeout", "3m"}
+	three(upgrade...)
+	injected(t, ns, "by what Helm 3 has installed")
+	first := bundle()
+	three(append(upgrade, "--set", "webhook.replicas=1")...)
+	injected(t, ns, "by what Helm 3 has upgraded")
+	if _, err := helm(t, ns, append(upgrade, "--set", "webhook.timeoutSeconds=3")...); err != nil {
+		t.Fatal(err)
+	}
+	injected(t, ns, "by what Helm 4 has upgraded")
+	three(append(upgrade, "--set", "webhook.timeoutSeconds=4")...)
+	injected(t, ns, "by what Helm 3 has upgraded again")
+	if now := bundle(); first == "" || now != first {
+		t.Errorf("the caBundle was %q, and is %q", first, now)
+	}
+	if out := three("test", "another", "--timeout", "3m"); !strings.Contains(out, "Succeeded") {
+		t.Errorf("helm test:\n%s", out)
+	}
+	three("uninstall", "another", "--wait")
+	eventually(t, "nothing of the release", func() (bool, string) {
+		out := kubectl(t, "get", "all,secrets,serviceaccounts,roles,rolebindings,poddisruptionbudgets,clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings", "-A", "-l", "app.kubernetes.io/instance=another", "-o", "name")
+		return out == "", out
+	})
 }
