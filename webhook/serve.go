@@ -116,6 +116,8 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	log := slog.New(slog.NewJSONHandler(stderr, nil))
 	ctrllog.SetLogger(logr.FromSlogHandler(log.Handler()))
+	// What net/http has to say goes by the standard logger.
+	slog.SetDefault(log)
 	certificates, err := o.certificates(log)
 	if err != nil {
 		return err

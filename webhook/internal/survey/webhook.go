@@ -34,8 +34,8 @@ import (
 // have at least ten days ahead by then.
 const soon = 7 * 24 * time.Hour
 
-// handshake is how long a webhook pod may take to show its certificate.
-const handshake = 10 * time.Second
+// answerIn is how long a webhook pod may take for an answer.
+const answerIn = 10 * time.Second
 
 // webhooks looks at each configuration of log-bridge and at who serves it. It returns the
 // namespaces in which one is installed.
@@ -152,14 +152,7 @@ func (s *survey) why(ctx context.Context, pod *corev1.Pod) string {
 	}
 	words := "see its log"
 	err := s.forward(ctx, pod, "health", func(address string) error {
-		ctx, cancel := context.WithTimeout(ctx, handshake)
-		defer cancel()
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/readyz", nil)
-		if err != nil {
-			return err
-		}
-		// A proxy of the person's is not for this.
-		answer, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
+		answer, err := ask(ctx, "http://"+address+"/readyz", nil)
 		if err != nil {
 			return err
 		}
@@ -176,21 +169,28 @@ func (s *survey) why(ctx context.Context, pod *corev1.Pod) string {
 	return words
 }
 
+// ask sends one request, past any proxy of the person's.
+func ask(ctx context.Context, url string, config *tls.Config) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	return (&http.Client{Timeout: answerIn, Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: config}}).Do(request)
+}
+
 // certificate does with a webhook pod what the API server does before a call: it asks for
 // its certificate and verifies it by the caBundle.
 func (s *survey) certificate(ctx context.Context, pod *corev1.Pod, dnsName string, roots []*x509.Certificate) {
 	var shown []*x509.Certificate
 	err := s.forward(ctx, pod, "webhook", func(address string) error {
-		ctx, cancel := context.WithTimeout(ctx, handshake)
-		defer cancel()
-		// judge verifies, and so tells a bad certificate from a bad network.
-		dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, ServerName: dnsName, MinVersion: tls.VersionTLS12}}
-		conn, err := dialer.DialContext(ctx, "tcp", address)
+		// A whole request, to which the answer is 404: a handshake alone would be an error in the
+		// webhook's log. judge verifies, and so tells a bad certificate from a bad network.
+		answer, err := ask(ctx, "https://"+address+"/", &tls.Config{InsecureSkipVerify: true, ServerName: dnsName, MinVersion: tls.VersionTLS12})
 		if err != nil {
 			return fmt.Errorf("the certificate of pod %s: %w", pod.Name, err)
 		}
-		defer conn.Close()
-		shown = conn.(*tls.Conn).ConnectionState().PeerCertificates
+		defer answer.Body.Close()
+		shown = answer.TLS.PeerCertificates
 		return nil
 	})
 	s.forbidden(err, pod.Namespace, "Pod/"+pod.Name, "whether the API server accepts its certificate is not known")
