@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -237,4 +238,37 @@ func TestHelm3(t *testing.T) {
 		out := kubectl(t, "get", "all,secrets,serviceaccounts,roles,rolebindings,poddisruptionbudgets,clusterroles,clusterrolebindings,mutatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings", "-A", "-l", "app.kubernetes.io/instance=another", "-o", "name")
 		return out == "", out
 	})
+}
+
+// The metrics come through the Service, as the ServiceMonitor asks for them, and the log of the pods is
+// one line of JSON a decision.
+func TestMetricsAndLog(t *testing.T) {
+	ns := namespace(t)
+	injected(t, ns, "for a number to count")
+	pods := strings.Fields(kubectl(t, "-n", "log-bridge", "get", "pods", "-l", "app.kubernetes.io/component=webhook", "-o", "jsonpath={.items[*].metadata.name}"))
+	sum, logged := "", ""
+	for _, pod := range pods {
+		sum += kubectl(t, "get", "--raw", "/api/v1/namespaces/log-bridge/pods/"+pod+":8080/proxy/metrics")
+		logged += kubectl(t, "-n", "log-bridge", "logs", pod)
+	}
+	sum += kubectl(t, "get", "--raw", "/api/v1/namespaces/log-bridge/services/log-bridge-webhook:metrics/proxy/metrics")
+	if strings.Count(sum, "\nlog_bridge_certificate_expiration_timestamp_seconds 1.") != len(pods)+1 || !strings.Contains(sum, `log_bridge_injections_total{reason="",result="injected"}`) {
+		t.Errorf("metrics of %d pods and the Service:\n%s", len(pods), sum)
+	}
+	found := false
+	for line := range strings.Lines(logged) {
+		var decision struct{ Msg, Namespace, GenerateName, Name, UID, Result, Duration string }
+		if err := json.Unmarshal([]byte(line), &decision); err != nil {
+			t.Errorf("this line is no JSON: %s", line)
+		}
+		if decision.Msg == "admission" && decision.Namespace == ns {
+			found = true
+			if decision.Name != "x" || decision.UID == "" || decision.Result != "injected" || decision.Duration == "" {
+				t.Errorf("a decision without its parts: %s", line)
+			}
+		}
+	}
+	if !found {
+		t.Errorf("no decision about namespace %s in\n%s", ns, logged)
+	}
 }
