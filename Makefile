@@ -33,6 +33,10 @@ test: $(CLUSTER) ## Run all tests; as root on Debian also those on a real cluste
 	go -C test/cluster vet ./...
 	go -C test/cluster test -timeout 30m ./...
 
+.PHONY: cert-manager
+cert-manager: $(CLUSTER) ## Try the chart's mode cert-manager against cert-manager's own controllers, as root on Debian
+	E2E_CERT_MANAGER=1 go test -v -timeout 30m -count 1 -run TestCertManager ./test/e2e
+
 .PHONY: torture
 torture: ## Play random programs against the sidecar for TORTURE=10m, also on xfs and btrfs as root
 	TORTURE=$(or $(TORTURE),10m) go test -v -timeout 0 -count 1 -run TestTorture ./sidecar/internal/follow
@@ -43,6 +47,7 @@ lint: $(CLUSTER) ## Check formatting, modules and code
 	go mod tidy -diff
 	go -C test/cluster mod tidy -diff
 	go -C test/prometheus mod tidy -diff
+	go -C test/cert-manager mod tidy -diff
 	@lint=$$($(CLUSTER) tool golangci-lint) && $$lint run ./...
 
 .PHONY: demo

@@ -117,12 +117,15 @@ func TestProvidedCertificates(t *testing.T) {
 		})
 	}
 	check("the end that is near", "namespace "+ns+": Pod/another-log-bridge-", "warning LB0804: its certificate, or the authority that signed it, ends ", "the webhook injects")
-	trust(firstPEM)
+	// One that was never trusted: with a caBundle that it knows, the API server goes on with the connection
+	// that it has, whatever certificate would be shown now.
+	_, thirdPEM, _ := authority{}.issue(t, 365*24*time.Hour)
+	trust(thirdPEM)
 	check("the foreign authority", "mistake LB0803: the API server does not accept its certificate", "certificate signed by unknown authority", "the webhook does not inject")
 	trust(firstPEM, secondPEM)
 	injected(t, ns, "with both authorities again")
 	give(second, -time.Hour)
-	// The API server goes on with a connection that it has, so the probe may still succeed.
+	// For that reason the probe may still succeed.
 	check("the certificate that has ended", "mistake LB0803: ", "certificate has expired", "warning LB0806: it is not ready: the serving certificate in /certificates is not valid now", "mistake LB0805: no webhook pod is ready")
 }
 
