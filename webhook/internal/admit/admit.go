@@ -66,7 +66,7 @@ func Handler(decide Decide, log *slog.Logger, count *prometheus.CounterVec) http
 		defer func() {
 			if trouble := recover(); trouble != nil {
 				// What Handle came upon has been told, with the pod's name.
-				if trouble != error(told) {
+				if trouble != errTold {
 					count.WithLabelValues(failed, "panic").Inc()
 					log.Error("admission", "result", failed, "reason", "panic", "error", fmt.Sprint(trouble), "stack", string(debug.Stack()))
 				}
@@ -97,8 +97,8 @@ type handler struct {
 	count  *prometheus.CounterVec
 }
 
-// told is the panic of a failure that Handle has counted and logged.
-var told = errors.New("a failed call")
+// errTold is the panic of a failure that Handle has counted and logged.
+var errTold = errors.New("a failed call")
 
 // Handle answers one request. It panics where the answer must be a failed call,
 // since the library has no other way to one.
@@ -108,7 +108,7 @@ func (h handler) Handle(_ context.Context, req admission.Request) admission.Resp
 	defer func() {
 		if trouble := recover(); trouble != nil {
 			h.done(req, start, failed, "panic", admission.Response{}, "generateName", pod.GenerateName, "error", fmt.Sprint(trouble), "stack", string(debug.Stack()))
-			panic(told)
+			panic(errTold)
 		}
 	}()
 	if req.Kind.Group != "" || req.Kind.Kind != "Pod" || req.Operation != admissionv1.Create || req.SubResource != "" {

@@ -22,10 +22,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
+	"k8s.io/streaming/pkg/httpstream"
 
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 )
@@ -253,15 +253,19 @@ func (s *survey) forward(ctx context.Context, pod *corev1.Pod, port string, use 
 	ready := make(chan struct{})
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	tunnel, err := portforward.NewOnAddressesWithContext(ctx, dialer, []string{"127.0.0.1"}, []string{"0:" + strconv.Itoa(number)}, ready, io.Discard, io.Discard)
+	tunnel, err := portforward.NewOnAddressesForStreamingWithContext(ctx, dialer, []string{"127.0.0.1"}, []string{"0:" + strconv.Itoa(number)}, ready, io.Discard, io.Discard)
 	if err != nil {
 		return fmt.Errorf("forward to pod %s: %w", pod.Name, err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- tunnel.ForwardPorts() }()
+	ended := make(chan struct{})
+	var failure error
+	go func() {
+		defer close(ended)
+		failure = tunnel.ForwardPorts()
+	}()
 	select {
-	case err := <-ended:
-		return refusal(pod.Name, err)
+	case <-ended:
+		return refusal(pod.Name, failure)
 	case <-ready:
 	}
 	defer func() {
@@ -298,12 +302,12 @@ func forwarder(config *rest.Config, pod *corev1.Pod) (httpstream.Dialer, error) 
 	if err != nil {
 		return nil, err
 	}
-	old := spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, to)
-	web, err := portforward.NewSPDYOverWebsocketDialer(&url.URL{Scheme: to.Scheme, Host: to.Host, Path: to.Path}, config)
+	old := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, http.MethodPost, to)
+	web, err := portforward.NewSPDYOverWebsocketDialerForStreaming(&url.URL{Scheme: to.Scheme, Host: to.Host, Path: to.Path}, config)
 	if err != nil {
 		return nil, err
 	}
-	return portforward.NewFallbackDialer(web, old, func(err error) bool {
+	return portforward.NewFallbackDialerForStreaming(web, old, func(err error) bool {
 		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
 	}), nil
 }
