@@ -44,15 +44,15 @@ func TestSelfCertificates(t *testing.T) {
 	made := func() int {
 		return strings.Count(kubectl(t, "-n", ns, "logs", "-l", "app.kubernetes.io/component=webhook", "--tail=-1"), `"serving certificate made"`)
 	}
-	before, calls := made(), failOpen(t)
+	before := made()
 	count, stop := probing(t, ns)
 	old, patch := aged(t)
 	kubectl(t, "-n", ns, "patch", "secret", "another-log-bridge-webhook", "--patch", patch)
 	eventually(t, "certificates of a new authority in both pods", func() (bool, string) { n := made(); return n >= before+2, fmt.Sprint(n) })
 	enough := count() + 50
 	eventually(t, "fifty more probes", func() (bool, string) { n := count(); return n >= enough, fmt.Sprint(n) })
-	if bare, trouble, total := stop(); bare > 0 || len(trouble) > 0 || failOpen(t) != calls {
-		t.Errorf("of %d pods, %d came without the sidecar and %d were refused; the API server gave up %d calls", total, bare, len(trouble), failOpen(t)-calls)
+	if bare, trouble, total := stop(); bare > 0 || len(trouble) > 0 {
+		t.Errorf("of %d pods, %d came without the sidecar and %d were refused: %v", total, bare, len(trouble), trouble[:min(len(trouble), 3)])
 	}
 	now := authorities()
 	if len(now) != 2 || now[0] == first[0] || now[0] == old || now[1] != old {
