@@ -114,7 +114,7 @@ func checkCluster(ctx context.Context, k kube, all bool, c inject.Config, stdout
 	for _, err := range report.Errors {
 		fmt.Fprintf(out, "not looked at: %v\n", err)
 	}
-	fmt.Fprintf(out, "%d pods with the sidecar, %d annotated ones without; the webhook %s\n", report.Injected, report.Bare, report.Probe)
+	fmt.Fprintf(out, "pods with the sidecar: %d, annotated without: %d; the webhook %s\n", report.Injected, report.Bare, report.Probe)
 	if err := out.Flush(); err != nil {
 		return err
 	}

@@ -73,14 +73,14 @@ spec:
   containers: [{name: app, image: log-bridge.test/rotator:1, command: [sleep, "3600"]}]
 `)
 	kubectl(t, "-n", ns, "wait", "pod/good", "--for=condition=Ready", "--timeout=180s")
-	if out := told(t, ns, 0, "1 pods with the sidecar, 0 annotated ones without; the webhook injects\n"); strings.Contains(out, "LB") {
+	if out := told(t, ns, 0, "pods with the sidecar: 1, annotated without: 0; the webhook injects\n"); strings.Contains(out, "LB") {
 		t.Errorf("nothing is wrong, but the check tells:\n%s", out)
 	}
 
 	kubectl(t, "-n", ns, "annotate", "pod", "bare", "log-bridge.dev/files=/srv/app.log")
 	apply(t, ns, strings.Replace(workload("Deployment", "{log-bridge.dev/files: /srv/app.log}", "{}"), "spec: {", "spec: {replicas: 0, ", 1))
 	told(t, ns, 1, "namespace "+ns+": Pod/bare: has mistakes\n  mistake LB0701: ", "namespace "+ns+": Deployment/x: has mistakes\n  mistake LB0601: ",
-		"1 pods with the sidecar, 1 annotated ones without; the webhook injects\n")
+		"pods with the sidecar: 1, annotated without: 1; the webhook injects\n")
 	kubectl(t, "-n", ns, "delete", "pod/bare", "deployment/x", "--timeout=60s")
 
 	// Injected pods whose sidecar does not run. The webhook leaves them as they are, since they have

@@ -259,6 +259,9 @@ func (s *survey) pod(pod *corev1.Pod, leftOut bool) {
 		s.Injected++
 		findings = append(findings, containers(pod)...)
 	case result.LeftAlone != "":
+	case len(result.Mistakes()) > 0:
+		// To make it anew is no remedy: it would be refused.
+		s.Bare++
 	case leftOut:
 		s.Bare++
 		findings = append(findings, inject.Finding{Code: inject.LB0702, Text: "the pod has " + contract.Prefix + contract.KeyFiles + ", but log-bridge leaves namespace " + pod.Namespace + " alone"})

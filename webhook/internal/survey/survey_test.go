@@ -204,7 +204,7 @@ func TestFindings(t *testing.T) {
 		},
 		"a pod with a mistake that nobody refused": {
 			change: func(c *cluster) { c.lists[podsOfShop] = []string{pod("web", `"log-bridge.dev/files":"app.log"`, "")} },
-			want:   []string{"Pod/web LB0103", "Pod/web LB0701"},
+			want:   []string{"Pod/web LB0103"},
 		},
 		"a pod in a namespace that is left out": {
 			change: func(c *cluster) {
