@@ -34,8 +34,9 @@ dist: $(CLUSTER) ## Make all parts of a release in dist/, such as: make dist VER
 .PHONY: test
 test: $(CLUSTER) ## Run all tests; as root on Debian also those on a real cluster
 	go vet ./...
-	@helm=$$($(CLUSTER) tool helm) && HELM=$$helm go test -timeout 45m ./...
+	@helm=$$($(CLUSTER) tool helm) && helm3=$$($(CLUSTER) tool helm3) && HELM=$$helm HELM3=$$helm3 go test -timeout 60m ./...
 	go test -race -timeout 30m -run TestManyReviews ./webhook/internal/admit
+	@helm=$$($(CLUSTER) tool helm) && HELM=$$helm go -C test/prometheus test ./...
 	go -C test/cluster vet ./...
 	go -C test/cluster test -timeout 30m ./...
 	go -C test/libraries vet ./...
@@ -46,6 +47,10 @@ libraries: ## Try logging libraries, also of Java and Node.js; as root on Debian
 	apt-get install --yes --no-install-recommends liblog4j2-java liblogback-java
 	npm ci --no-audit --no-fund --prefix test/libraries/testdata/node
 	LIBRARIES=all go -C test/libraries test -v -count 1 ./...
+
+.PHONY: cert-manager
+cert-manager: $(CLUSTER) ## Try the chart's mode cert-manager against cert-manager's own controllers, as root on Debian
+	E2E_CERT_MANAGER=1 go test -v -timeout 30m -count 1 -run TestCertManager ./test/e2e
 
 .PHONY: torture
 torture: ## Play random programs against the sidecar for TORTURE=10m, also on xfs and btrfs as root
@@ -64,6 +69,9 @@ lint: $(CLUSTER) ## Check formatting, modules and code
 	go mod tidy -diff
 	go -C test/cluster mod tidy -diff
 	go -C test/libraries mod tidy -diff
+	go -C test/bench mod tidy -diff
+	go -C test/prometheus mod tidy -diff
+	go -C test/cert-manager mod tidy -diff
 	@lint=$$($(CLUSTER) tool golangci-lint) && $$lint run ./...
 
 .PHONY: demo

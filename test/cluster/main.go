@@ -33,8 +33,8 @@ const usage = `cluster runs a real Kubernetes of one node on this machine, for t
   cluster build --file DOCKERFILE --tag NAME:TAG --output IMAGE-TAR [--build-arg KEY=VALUE]… CONTEXT
                                build an image; a base image golang, python, debian or busybox that the Dockerfile
                                takes as a default of an ARG is made from this machine
-  cluster tool NAME            build a tool once and print its path: kubectl, helm or golangci-lint; or fetch
-                               busybox, a static one
+  cluster tool NAME            build a tool once and print its path: kubectl, helm, helm3 or golangci-lint;
+                               or fetch busybox, a static one
 
 All verbs but build and tool take --name NAME (default "demo"), and --state DIR, the folder that holds the
 clusters' files (default /var/lib/log-bridge-cluster). Compiled programs and image layers are kept in
@@ -68,7 +68,7 @@ func run(ctx context.Context, args []string) error {
 		return runBuild(ctx, flags, args)
 	case "tool":
 		if len(args) != 1 {
-			return errors.New("tool: want one name: kubectl, helm, golangci-lint or busybox")
+			return errors.New("tool: want one name: kubectl, helm, helm3, golangci-lint or busybox")
 		}
 		path, err := toolPath(ctx, args[0])
 		if err == nil {

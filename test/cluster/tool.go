@@ -28,6 +28,7 @@ type tool struct {
 const (
 	kubernetesVersion = "v1.36.3"
 	helmVersion       = "v4.3.1"
+	helm3Version      = "v3.22.0"
 )
 
 var kube = tool{
@@ -46,6 +47,11 @@ var tools = []tool{
 		words: "Helm " + helmVersion + ", which takes about 4 minutes of CPU time",
 		flags: []string{"-ldflags=-s -w -X helm.sh/helm/v4/internal/version.version=" + helmVersion},
 	},
+	{
+		name: "helm3", module: "test/tools/helm3", pkg: "helm.sh/helm/v3/cmd/helm",
+		words: "Helm " + helm3Version + ", which takes about 4 minutes of CPU time",
+		flags: []string{"-ldflags=-s -w -X helm.sh/helm/v3/internal/version.version=" + helm3Version},
+	},
 	{name: "golangci-lint", module: "test/tools/lint", pkg: "github.com/golangci/golangci-lint/v2/cmd/golangci-lint", words: "golangci-lint, which takes some minutes of CPU time"},
 }
 
@@ -60,7 +66,7 @@ func toolPath(ctx context.Context, name string) (string, error) {
 			return filepath.Join(dir, name), err
 		}
 	}
-	return "", fmt.Errorf("tool: no tool %q; want kubectl, helm, golangci-lint or busybox", name)
+	return "", fmt.Errorf("tool: no tool %q; want kubectl, helm, helm3, golangci-lint or busybox", name)
 }
 
 // build returns the folder that holds the tool, after compiling it if need be.

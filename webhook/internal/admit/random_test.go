@@ -102,7 +102,7 @@ func FuzzReview(f *testing.F) {
 		if wrong := ask(h, review(pod), ""); wrong != "" {
 			t.Error(wrong)
 		}
-		if text := log.String(); strings.Contains(text, "admission failed") && !strings.Contains(text, "pod of request u-1") {
+		if text := log.String(); strings.Contains(text, "result=failed") && !strings.Contains(text, "pod of request u-1") {
 			t.Errorf("the handler panicked: %s", text)
 		}
 	})
@@ -150,7 +150,7 @@ func FuzzFiles(f *testing.F) {
 		if wrong := ask(h, review(pod), pod); wrong != "" {
 			t.Error(wrong)
 		}
-		if strings.Contains(log.String(), "admission failed") {
+		if strings.Contains(log.String(), "result=failed") {
 			t.Errorf("the handler panicked: %s", log)
 		}
 	})
