@@ -49,7 +49,7 @@ func run() error {
 	goText := flag.String("go", "", "a `FILE` that go test -bench has printed")
 	page := flag.String("page", "", "the Markdown `FILE` whose tables to write")
 	flag.Parse()
-	figures := figures()
+	figures := figures(b.long)
 	which, err := regexp.Compile("^(" + cmp.Or(*only, ".*") + ")$")
 	if err != nil {
 		return fmt.Errorf("-only: %w", err)
@@ -152,16 +152,16 @@ func peers(sidecar, busybox, nxadm string) []peer {
 // followers are the peers that go on when a file grows.
 var followers = []string{ours, "tail, busybox", "tail, GNU", "nxadm/tail"}
 
-func figures() []figure {
+func figures(long time.Duration) []figure {
 	return []figure{
 		{"catch-up", "Catching up with 1 GiB", "A file of 160-byte lines in the page cache, delivered into a pipe whose reader only counts.",
 			[]column{{"cpu", "s", "at most busybox's"}, {"wall", "s", "at most busybox's"}, {"peak", "MiB", "at most 4"}},
 			append(slices.Clone(followers), "cat"), catchUp},
-		{"steady", "10,000 lines a second", "Lines of 160 bytes, each with a write(2) of its own, for 30 seconds. CPU in percent of one core.",
+		{"steady", "10,000 lines a second", "Lines of 160 bytes, each with a write(2) of its own, for "+long.String()+". CPU in percent of one core.",
 			[]column{{"cpu", "%", "at most a quarter of GNU tail's"}}, followers, steady},
 		{"latency", "One line every 10 ms", "The time from the write to the reader, of 1,000 lines.",
 			[]column{{"median", "ms", "at most 0.3"}, {"p99", "ms", "at most 2"}}, followers, latency},
-		{"idle", "Idle, one file", "Memory, and CPU in percent of one core over 30 seconds.",
+		{"idle", "Idle, one file", "Memory, and CPU in percent of one core over "+long.String()+".",
 			[]column{{"rss", "MiB", "at most 3.5"}, {"cpu", "%", ""}}, append(slices.Clone(followers), ours+" without inotify"), idle(1)},
 		{"idle-300", "Idle, 300 files", "The same with 300 files. nxadm/tail follows one file a process, so it is not in this table.",
 			[]column{{"rss", "MiB", "at most 4"}, {"cpu", "%", "under 0.1, without inotify 1.5"}}, []string{ours, "tail, busybox", "tail, GNU", ours + " without inotify"}, idle(300)},

@@ -233,6 +233,13 @@ func (x *file) isCopyOf(original *file) (size int64, ok bool) {
 	return st.Size, err == nil && st.Size >= original.Offset && x.holds(original.Head, 0) && x.holds(original.Anchor, original.Offset-int64(len(original.Anchor)))
 }
 
+// beginsLike says whether x begins as the original did, as far as that is known.
+func (x *file) beginsLike(original *file) bool {
+	st, err := x.stat()
+	n := min(st.Size, int64(len(original.Head)))
+	return err == nil && n > 0 && x.holds(original.Head[:n], 0)
+}
+
 // judgeAnew serves again what waits, perhaps as a copy, for a truncation to come to light.
 func (f *Follower) judgeAnew() {
 	for _, c := range f.open {
@@ -246,7 +253,9 @@ func (f *Follower) judgeAnew() {
 // is not the copy that was recovered from is a copy of what was delivered.
 func (f *Follower) settleCopies(original *file) {
 	for _, c := range f.open {
-		if c.original != original || c.Flags&checkpoint.Copy != 0 {
+		// After a restart it is only known that it was held, and not whose copy it was.
+		unknown := c.original == nil && c.Flags&checkpoint.Held != 0 && c.Container == original.Container && c.beginsLike(original)
+		if c.original != original && !unknown || c.Flags&checkpoint.Copy != 0 {
 			continue
 		}
 		st, err := c.stat()

@@ -1248,7 +1248,7 @@ func (w *world) order() error {
 				}
 				last = r
 				for _, b := range before {
-					if !w.all && !r.file.aside && !b.file.aside && !b.file.late && b.place > r.place && b.complete > 0 && b.complete < e.begun && (b.file == r.file || b.file.birth < r.file.birth) {
+					if !w.all && !r.file.aside && !b.file.aside && !b.file.late && b.place > r.place && b.complete > 0 && !b.mayCut && b.complete < e.begun && (b.file == r.file || b.file.birth < r.file.birth) {
 						return fmt.Errorf("out of order: record %d of the new generation, file %d, came before %d of file %d", r.number, r.file.id, b.number, b.file.id)
 					}
 				}

@@ -320,7 +320,7 @@ func (f *Follower) finishGone(now time.Time) error {
 		case none:
 		}
 		// What came after it is found by what is known of it.
-		if !f.lastLook.Equal(now) {
+		if f.stale || !f.lastLook.Equal(now) {
 			f.look(now)
 			if x.named || x.ready {
 				continue
