@@ -332,7 +332,7 @@ func TestArguments(t *testing.T) {
 		}
 		return string(out)
 	}
-	for _, sets := range [][]string{nil, {"certificates.mode=cert-manager"}, {"sidecar.resources.limits=null", "image.pullPolicy="}} {
+	for _, sets := range [][]string{nil, {"certificates.mode=cert-manager"}, {"sidecar.resources.limits=null", "image.pullPolicy="}, {"sidecar.stats=1m"}} {
 		help(get[appsv1.Deployment](t, render(t, sets...), "Deployment/log-bridge").Spec.Template.Spec.Containers[0].Args)
 	}
 	help(get[corev1.Pod](t, render(t), "test Pod/log-bridge-test").Spec.Containers[0].Args)

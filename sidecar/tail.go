@@ -62,6 +62,7 @@ func tail(cfg contract.Config, stdout, stderr *os.File) error {
 		if err != nil {
 			return end.explain(err, f)
 		}
+		f.Tell(time.Now())
 		if isReady == nil {
 			if isReady, err = announce(cfg.StatePath()); err != nil {
 				words.Once("ready", "%v", err)

@@ -76,6 +76,14 @@ func injectFlags(fs *flag.FlagSet, c *inject.Config) {
 	quantity(fs, &c.Resources.CPULimit, "cpu-limit", "the sidecar's cpu limit")
 	quantity(fs, &c.Resources.MemoryRequest, "memory-request", "the sidecar's memory request")
 	quantity(fs, &c.Resources.MemoryLimit, "memory-limit", "the sidecar's memory limit")
+	fs.Func("stats", "how often the sidecar tells on its stderr what it delivered (`DURATION`, default 0s, which is never)", func(s string) error {
+		d, err := time.ParseDuration(s)
+		if err != nil || d < 0 {
+			return errors.New("write a duration such as 1m, or 0s for never")
+		}
+		c.Stats = d
+		return nil
+	})
 	quantity(fs, &c.SeedLimit, "seed-limit", "the most bytes that are copied from an image into a log directory; none leaves it to the sidecar's program")
 }
 

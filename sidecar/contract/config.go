@@ -69,6 +69,9 @@ type Config struct {
 	// Grace is how long the draining after SIGTERM may take; 0 is as long as it
 	// takes (the kubelet's SIGKILL then is the end).
 	Grace time.Duration
+	// Stats is the time between two lines on stderr that tell what was delivered; 0 is
+	// never.
+	Stats time.Duration
 	// Stdout and Stderr are the sources whose lines go there. At least one exists.
 	Stdout []Entry
 	Stderr []Entry
@@ -118,6 +121,9 @@ func (c Config) Args() []string {
 	}
 	if c.Grace != 0 {
 		add("grace", c.Grace.String())
+	}
+	if c.Stats != 0 {
+		add("stats", c.Stats.String())
 	}
 	for _, e := range c.Stderr {
 		add("stderr", e.String())
@@ -182,6 +188,7 @@ func Flags(fs *flag.FlagSet) *Config {
 	})
 	fs.BoolVar(&c.Reclaim, "reclaim", false, "free the disk blocks of delivered bytes")
 	fs.DurationVar(&c.Grace, "grace", 0, "how long draining may take after SIGTERM; 0 is without an end")
+	fs.DurationVar(&c.Stats, "stats", 0, "how often to tell on stderr what was delivered, such as 1m; 0 is never")
 	each("stderr", "`CONTAINER:PATTERN` whose lines go to stderr; may repeat", func(s string) error {
 		e, err := parseSource(s)
 		if err == nil {
@@ -219,6 +226,9 @@ func ParseTail(args []string, usage io.Writer) (Config, error) {
 	}
 	if c.Grace < 0 {
 		return Config{}, fmt.Errorf("--grace %v is negative; write a duration such as 25s", c.Grace)
+	}
+	if c.Stats < 0 {
+		return Config{}, fmt.Errorf("--stats %v is negative; write a duration such as 1m", c.Stats)
 	}
 	if len(c.Roots) == 0 {
 		c.Roots = []string{Root}

@@ -27,6 +27,7 @@ func (f *Follower) look(now time.Time) {
 	for again := true; again; {
 		f.round++
 		clear(f.alias)
+		f.refused = 0
 		holder := f.holders()
 		dirs := map[string]bool{}
 		for i := range f.sources {
@@ -101,6 +102,7 @@ func (f *Follower) found(src *source, n tree.Node, holder map[contract.Place]*fi
 	place := contract.Place{Container: src.Container, Path: n.Path}
 	about := place.String()
 	if errors.Is(err, fs.ErrPermission) {
+		f.refused++
 		f.say.Once(about, "%s has mode %04o and belongs to user %d, so user %d, which log-bridge runs as, cannot read it; it is tried again. The annotation %s: \"%d\" would make log-bridge run as that user",
 			about, n.Mode&0o7777, n.Uid, os.Getuid(), contract.Prefix+contract.KeyRunAsUser, n.Uid)
 		return
@@ -263,6 +265,7 @@ func (f *Follower) sayFound(src *source, err error) {
 	case errors.As(err, &link):
 		f.say.Once(src.Container+":"+link.Path, "%s:%v", src.Container, err)
 	case errors.Is(err, fs.ErrPermission) && errors.As(err, &at):
+		f.refused++
 		f.say.Once(src.Container+":"+at.Path, "%s:%s cannot be searched by user %d, which log-bridge runs as (permission denied); it is tried again. The annotation %s sets that user",
 			src.Container, at.Path, os.Getuid(), contract.Prefix+contract.KeyRunAsUser)
 	case errors.As(err, &at):

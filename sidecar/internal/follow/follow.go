@@ -13,6 +13,7 @@
 package follow
 
 import (
+	"bytes"
 	"io/fs"
 	"slices"
 	"time"
@@ -85,6 +86,7 @@ type Options struct {
 // Stats counts since the start.
 type Stats struct {
 	Bytes       int64 // delivered
+	Lines       int64 // delivered; counted only where Config.Stats asks for it
 	Truncations int64
 	Rotations   int64
 	Reclaimed   int64 // bytes whose blocks were freed
@@ -123,12 +125,13 @@ type Follower struct {
 	polled  bool                     // some directory has none
 	round   uint64                   // number of the look
 	stale   bool                     // something changed that asks for a look
+	refused int                      // files and directories that this look may not read
 	hidden  bool                     // a rotated file may not be read
 	crowded bool                     // the last look found files for which there is no descriptor
 
-	lastLook, lastCheck, lastSync, lastGrowth time.Time
-	dirty                                     bool // the checkpoint has changed since lastSync
-	keepFailed                                bool
+	lastLook, lastCheck, lastSync, lastGrowth, lastTold time.Time
+	dirty                                               bool // the checkpoint has changed since lastSync
+	keepFailed                                          bool
 }
 
 // inode finds an open file; its number is not used again while it is open.
@@ -162,6 +165,27 @@ func New(o Options) *Follower {
 
 // Stats are the counts so far.
 func (f *Follower) Stats() Stats { return f.stats }
+
+// Tell says how much is delivered and how much is not, once in each Config.Stats and only if something
+// has changed.
+func (f *Follower) Tell(now time.Time) {
+	if f.cfg.Stats == 0 || now.Sub(f.lastTold) < f.cfg.Stats {
+		return
+	}
+	f.lastTold = now
+	// The names and units are those of metrics, for programs to read.
+	f.say.Once("stats", "stats: delivered_bytes=%d delivered_lines=%d waiting_bytes=%d files=%d unreadable_files=%d rotations=%d truncations=%d reclaimed_bytes=%d",
+		f.stats.Bytes, f.stats.Lines, f.Left(), len(f.open)+len(f.parked), f.refused, f.stats.Rotations, f.stats.Truncations, f.stats.Reclaimed)
+}
+
+// countLines counts those in what was delivered.
+func (f *Follower) countLines(data []byte) {
+	if f.cfg.Stats > 0 {
+		f.stats.Lines += int64(bytes.Count(data, newline))
+	}
+}
+
+var newline = []byte("\n")
 
 // Changed notes an event: the thing at path, as the sidecar names it, was written,
 // or (other) made, removed, renamed or changed in its permissions.

@@ -115,6 +115,7 @@ func (f *Follower) delivered(x *file, data []byte) {
 	x.Flags &^= checkpoint.Cut
 	f.keep(x)
 	f.stats.Bytes += int64(len(data))
+	f.countLines(data)
 }
 
 // longLine looks for the end of a line that is longer than a block and writes it in
@@ -178,6 +179,7 @@ func (f *Follower) longLine(x *file) (delivered int64, again bool, err error) {
 	x.Flags &^= checkpoint.Cut
 	f.keep(x)
 	f.stats.Bytes += delivered
+	f.countLines(newline)
 	return delivered, true, nil
 }
 
@@ -219,6 +221,7 @@ func (f *Follower) flush(x *file) error {
 		if last {
 			x.Flags |= checkpoint.Cut
 			f.keep(x)
+			f.countLines(newline)
 		}
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"time"
 
 	"gomodules.xyz/jsonpatch/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -38,6 +39,8 @@ type Config struct {
 	// SeedLimit is how many bytes a seeding container copies at most; zero is the
 	// sidecar program's own limit.
 	SeedLimit resource.Quantity
+	// Stats is how often the sidecar tells what it delivered; 0 is never.
+	Stats time.Duration
 }
 
 // Resources are quantities of one container; zero is none.

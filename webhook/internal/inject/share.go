@@ -98,7 +98,7 @@ func (p *planner) shareAll() {
 			p.tail.Stdout = append(p.tail.Stdout, e)
 		}
 	}
-	p.tail.Format, p.tail.Reclaim = p.set.format, p.set.reclaim
+	p.tail.Format, p.tail.Reclaim, p.tail.Stats = p.set.format, p.set.reclaim, p.config.Stats
 	p.tail.Roots = []string{contract.Root}
 }
 
