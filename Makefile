@@ -41,6 +41,7 @@ lint: $(CLUSTER) ## Check formatting, modules and code
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these files"; exit 1; }
 	go mod tidy -diff
 	go -C test/cluster mod tidy -diff
+	go -C test/tools/collector mod tidy -diff
 	@lint=$$($(CLUSTER) tool golangci-lint) && $$lint run ./...
 
 .PHONY: demo

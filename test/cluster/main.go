@@ -33,9 +33,10 @@ const usage = `cluster runs a real Kubernetes of one node on this machine, for t
   cluster build --file DOCKERFILE --tag NAME:TAG --output IMAGE-TAR [--build-arg KEY=VALUE]… CONTEXT
                                build an image; a base image golang, python or busybox that the Dockerfile
                                takes as a default of an ARG is made from this machine
-  cluster tool NAME            build a tool once and print its path: kubectl, helm or golangci-lint
+  cluster tool NAME            build a tool once and print its path: kubectl, helm, collector or golangci-lint
+  cluster install PACKAGE…     install Debian packages that tests run inside the node, where they are missing
 
-All verbs but build and tool take --name NAME (default "demo"), and --state DIR, the folder that holds the
+All verbs but build, tool and install take --name NAME (default "demo"), and --state DIR, the folder that holds the
 clusters' files (default /var/lib/log-bridge-cluster). Compiled programs and image layers are kept in
 $XDG_CACHE_HOME/log-bridge. Progress goes to stderr, results to stdout.
 `
@@ -52,7 +53,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("want a verb: up, down, kubeconfig, load, exec, logs, build or tool; see cluster help")
+		return errors.New("want a verb: up, down, kubeconfig, load, exec, logs, build, tool or install; see cluster help")
 	}
 	verb, args := args[0], args[1:]
 	flags := flag.NewFlagSet(verb, flag.ContinueOnError)
@@ -67,13 +68,15 @@ func run(ctx context.Context, args []string) error {
 		return runBuild(ctx, flags, args)
 	case "tool":
 		if len(args) != 1 {
-			return errors.New("tool: want one name: kubectl, helm or golangci-lint")
+			return errors.New("tool: want one name: kubectl, helm, collector or golangci-lint")
 		}
 		path, err := toolPath(ctx, args[0])
 		if err == nil {
 			fmt.Println(path)
 		}
 		return err
+	case "install":
+		return installOthers(args)
 	}
 
 	name := flags.String("name", "demo", "the cluster's name")
@@ -116,5 +119,5 @@ func run(ctx context.Context, args []string) error {
 		fmt.Println(c.path("kubeconfig"))
 		return nil
 	}
-	return fmt.Errorf("no verb %q; want up, down, kubeconfig, load, exec, logs, build or tool; see cluster help", verb)
+	return fmt.Errorf("no verb %q; want up, down, kubeconfig, load, exec, logs, build, tool or install; see cluster help", verb)
 }

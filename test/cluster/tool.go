@@ -46,6 +46,7 @@ var tools = []tool{
 		words: "Helm " + helmVersion + ", which takes about 4 minutes of CPU time",
 		flags: []string{"-ldflags=-s -w -X helm.sh/helm/v4/internal/version.version=" + helmVersion},
 	},
+	{name: "collector", module: "test/tools/collector", pkg: ".", words: "a log collector, which takes about 4 minutes of CPU time", flags: []string{"-ldflags=-s -w"}},
 	{name: "golangci-lint", module: "test/tools/lint", pkg: "github.com/golangci/golangci-lint/v2/cmd/golangci-lint", words: "golangci-lint, which takes some minutes of CPU time"},
 }
 
@@ -57,7 +58,7 @@ func toolPath(ctx context.Context, name string) (string, error) {
 			return filepath.Join(dir, name), err
 		}
 	}
-	return "", fmt.Errorf("tool: no tool %q; want kubectl, helm or golangci-lint", name)
+	return "", fmt.Errorf("tool: no tool %q; want kubectl, helm, collector or golangci-lint", name)
 }
 
 // build returns the folder that holds the tool, after compiling it if need be.

@@ -1,0 +1,3 @@
+package runtimes
+
+const collectorImage = "log-bridge.test/collector:1"
