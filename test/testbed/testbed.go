@@ -135,7 +135,7 @@ func (b *Bed) Packages(names ...string) error {
 
 // Build builds an image and returns the path of its archive.
 func (b *Bed) Build(image Image) (string, error) {
-	archive := filepath.Join(b.Dir, strings.NewReplacer("/", "-", ":", "-").Replace(image.Tag)+".tar")
+	archive := b.Archive(image.Tag)
 	at := func(path string) string {
 		if filepath.IsAbs(path) {
 			return path
@@ -148,6 +148,11 @@ func (b *Bed) Build(image Image) (string, error) {
 		return "", fmt.Errorf("build %s: %w", image.Tag, err)
 	}
 	return archive, nil
+}
+
+// Archive is the path of the archive of an image that was built.
+func (b *Bed) Archive(tag string) string {
+	return filepath.Join(b.Dir, strings.NewReplacer("/", "-", ":", "-").Replace(tag)+".tar")
 }
 
 // Load builds images and gives them to the cluster.
