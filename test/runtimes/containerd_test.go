@@ -168,3 +168,21 @@ func TestOddLinesContainerd(t *testing.T) {
 	})
 	compare(t, "containerd", testbed.SplitLines(out), bed.Run(t, "containerd", "--version"))
 }
+
+// While containerd stands, the sidecar waits, and nothing is lost.
+func TestContainerdStands(t *testing.T) {
+	ns := startPod(t)
+	container := bed.K(t, "-n", ns, "get", "pod", "app", "-o", `jsonpath={.status.initContainerStatuses[?(@.name=="log-bridge")].containerID}`)
+	bed.Run(t, "sh", "-c", "ctr -n k8s.io tasks list | awk -v id="+strings.TrimPrefix(container, "containerd://")+" '$1 == id {print $2}' > "+pidFile("sidecar"))
+	bed.Run(t, "sh", "-c", "pidof containerd > "+pidFile("containerd"))
+	uid := bed.K(t, "-n", ns, "get", "pod", "app", "-o", "jsonpath={.metadata.uid}")
+
+	stop(t, "containerd")
+	// kubectl exec would need containerd.
+	file := path.Join("/var/lib/kubelet/pods", uid, "volumes/kubernetes.io~empty-dir/log-bridge/app/srv/app.log")
+	bed.Run(t, "sh", "-c", "seq 50000 | sed 's/^/line /' >> "+file)
+	awaitWritten(t, "sidecar", fullPipe)
+	goOn(t, "containerd")
+	want := testbed.Numbered("line", 1, 50_000)
+	testbed.EqualLines(t, bed.Lines(t, "50,000 lines", atLeast(len(want)), "-n", ns, "app", "-c", "log-bridge"), want)
+}

@@ -67,8 +67,8 @@ func read(t *testing.T, path string) string {
 // stop keeps a process from running until goOn or the end of the test.
 func stop(t *testing.T, name string) {
 	t.Helper()
-	signal(t, "STOP", name)
 	t.Cleanup(func() { goOn(t, name) })
+	signal(t, "STOP", name)
 }
 
 func goOn(t *testing.T, name string) {
@@ -81,8 +81,9 @@ func signal(t *testing.T, signal, name string) {
 	bed.Run(t, "sh", "-c", "kill -"+signal+" $(cat "+pidFile(name)+")")
 }
 
-// A folder is what an application and the bridge share, where no Kubernetes shares it for them.
-type folder string
+// A folder is what an application and the bridge share, where no Kubernetes shares it for them, and the format of what
+// the bridge makes of it.
+type folder struct{ path, format string }
 
 // newFolder makes one that the node sees too; log-bridge finds /app.log of the container "app" in it.
 func newFolder(t *testing.T) folder {
@@ -94,13 +95,13 @@ func newFolder(t *testing.T) folder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return folder(dir)
+	return folder{dir, "raw"}
 }
 
 // write appends to the application's log.
 func (f folder) write(t *testing.T, text string) {
 	t.Helper()
-	file, err := os.OpenFile(filepath.Join(string(f), "app/app.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	file, err := os.OpenFile(filepath.Join(f.path, "app/app.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,8 +117,8 @@ func (f folder) write(t *testing.T, text string) {
 // until the test ends.
 func (f folder) bridge(t *testing.T, program []string, name string, options ...string) {
 	t.Helper()
-	run := []string{"run", "--detach", "--name", name, "--network", "none", "--user", "0:0", "--volume", string(f) + ":/log-bridge"}
-	bed.Run(t, slices.Concat(program, run, options, []string{bridgeImage, "tail", "app:/app.log"})...)
+	run := []string{"run", "--detach", "--name", name, "--network", "none", "--user", "0:0", "--volume", f.path + ":/log-bridge"}
+	bed.Run(t, slices.Concat(program, run, options, []string{bridgeImage, "tail", "--format", f.format, "app:/app.log"})...)
 	t.Cleanup(func() {
 		if t.Failed() {
 			out, _ := testbed.Output(bed.Inside(slices.Concat(program, []string{"logs", name})...))

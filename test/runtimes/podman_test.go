@@ -57,6 +57,23 @@ func TestConmonFile(t *testing.T) {
 	}
 }
 
+// conmon can also write to the journal.
+func TestConmonJournald(t *testing.T) {
+	podman := podman(t, "crun")
+	journald(t)
+	f := newFolder(t)
+	f.bridge(t, podman, "journal", "--log-driver", "journald")
+	f.write(t, text(oddLines()))
+	var lines []string
+	testbed.Eventually(t, "the last line", func() (bool, string) {
+		lines = journal(t, "journal")
+		return slices.Contains(lines, "last"), text(lines)
+	})
+	compare(t, "conmon, `journald`", lines, bed.Run(t, "conmon", "--version"))
+	logs := bed.Run(t, slices.Concat(podman, []string{"logs", "journal"})...)
+	testbed.EqualLines(t, testbed.SplitLines(logs), lines)
+}
+
 // While conmon stands, the sidecar waits, and nothing is lost.
 func TestConmonStands(t *testing.T) {
 	podman := podman(t, "crun")
