@@ -24,6 +24,7 @@ const usage = `cluster runs a real Kubernetes of one node on this machine, for t
 
   cluster up [--foreground]    start it; prints the path of its kubeconfig when it can be used
                                --foreground: stay until stdin ends or a signal comes, then take it down
+                               --also DIR: in the foreground, remove this folder too in the end
   cluster down                 take it down; leaves nothing but the cache
   cluster kubeconfig           print the path of its kubeconfig
   cluster load IMAGE-TAR…      give images to it (its pods find them with imagePullPolicy IfNotPresent or Never)
@@ -81,8 +82,9 @@ func run(ctx context.Context, args []string) error {
 
 	name := flags.String("name", "demo", "the cluster's name")
 	state := flags.String("state", "/var/lib/log-bridge-cluster", "folder of the clusters' files")
-	foreground := false
+	foreground, also := false, ""
 	if verb == "up" {
+		flags.StringVar(&also, "also", "", "in the foreground, remove this folder too in the end")
 		flags.BoolVar(&foreground, "foreground", false, "stay until stdin ends or a signal comes, then take it down")
 	}
 	if err := flags.Parse(args); err != nil {
@@ -101,7 +103,10 @@ func run(ctx context.Context, args []string) error {
 	}
 	switch verb {
 	case "up":
-		return c.up(ctx, foreground)
+		if also != "" && !foreground {
+			return errors.New("up: --also is for --foreground")
+		}
+		return errors.Join(c.up(ctx, foreground), os.RemoveAll(also))
 	case "down":
 		return c.down()
 	case "load":

@@ -62,31 +62,13 @@ func Start(name string) (b *Bed, err error) {
 	if b.Top, err = filepath.Abs("../.."); err != nil {
 		return nil, err
 	}
-	if b.Dir, err = os.MkdirTemp("", folders(name)); err != nil {
+	if b.Dir, err = os.MkdirTemp("", "log-bridge-"+name+"-"); err != nil {
 		return nil, err
 	}
 	if err := b.start(); err != nil {
 		return nil, errors.Join(err, b.Stop())
 	}
-	return b, b.removeOthers()
-}
-
-func folders(name string) string { return "log-bridge-test-" + name + "-*" }
-
-// removeOthers removes the folders of runs that were killed: no other has a cluster of this name now.
-func (b *Bed) removeOthers() error {
-	all, err := filepath.Glob(filepath.Join(os.TempDir(), folders(b.Name)))
-	if err != nil {
-		return err
-	}
-	for _, dir := range all {
-		if dir != b.Dir {
-			if err := os.RemoveAll(dir); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return b, nil
 }
 
 func (b *Bed) start() error {
@@ -101,7 +83,7 @@ func (b *Bed) start() error {
 	if b.Helm, err = b.Tool("helm"); err != nil {
 		return err
 	}
-	b.up = exec.Command(b.cluster, "up", "--foreground", "--name", b.Name)
+	b.up = exec.Command(b.cluster, "up", "--foreground", "--also", b.Dir, "--name", b.Name)
 	b.up.Stderr = os.Stderr
 	if b.stdin, err = b.up.StdinPipe(); err != nil {
 		return err
