@@ -29,16 +29,17 @@ type Image struct {
 
 // Bed is a running cluster. Its methods that take a test fail it.
 type Bed struct {
-	Name          string // of the cluster
-	Top           string // of the repository
-	Dir           string // for files of this run; the node sees it too
-	Log           string // the folder that the node sees as /var/log
-	Kubectl, Helm string // programs
-	Kubeconfig    string
-	cluster       string // the program of test/cluster
-	stdin         io.Closer
-	stdout        io.Reader
-	up            *exec.Cmd
+	Name       string // of the cluster
+	Top        string // of the repository
+	Dir        string // for files of this run; the node sees it too
+	Log        string // the folder that the node sees as /var/log
+	Kubeconfig string
+	// programs; Cluster is that of test/cluster
+	Cluster, Kubectl, Helm string
+
+	up     *exec.Cmd
+	stdin  io.Closer
+	stdout io.Reader
 }
 
 // WhyNot says why the machine can have no cluster, or nothing.
@@ -72,8 +73,8 @@ func Start(name string) (b *Bed, err error) {
 }
 
 func (b *Bed) start() error {
-	b.cluster = filepath.Join(b.Dir, "cluster")
-	if _, err := Output(exec.Command("go", "build", "-C", filepath.Join(b.Top, "test/cluster"), "-o", b.cluster, ".")); err != nil {
+	b.Cluster = filepath.Join(b.Dir, "cluster")
+	if _, err := Output(exec.Command("go", "build", "-C", filepath.Join(b.Top, "test/cluster"), "-o", b.Cluster, ".")); err != nil {
 		return err
 	}
 	var err error
@@ -83,7 +84,7 @@ func (b *Bed) start() error {
 	if b.Helm, err = b.Tool("helm"); err != nil {
 		return err
 	}
-	b.up = exec.Command(b.cluster, "up", "--foreground", "--also", b.Dir, "--name", b.Name)
+	b.up = exec.Command(b.Cluster, "up", "--foreground", "--also", b.Dir, "--name", b.Name)
 	b.up.Stderr = os.Stderr
 	if b.stdin, err = b.up.StdinPipe(); err != nil {
 		return err
@@ -100,7 +101,7 @@ func (b *Bed) start() error {
 		return fmt.Errorf("the cluster did not start: %w", err)
 	}
 	b.Kubeconfig = strings.TrimSpace(line)
-	log, err := Output(exec.Command(b.cluster, "logs", "--name", b.Name))
+	log, err := Output(exec.Command(b.Cluster, "logs", "--name", b.Name))
 	b.Log = strings.TrimSpace(log)
 	return err
 }
@@ -121,7 +122,7 @@ func (b *Bed) Stop() error {
 
 // Tool returns the path of a program that test/cluster compiles once.
 func (b *Bed) Tool(name string) (string, error) {
-	cmd := exec.Command(b.cluster, "tool", name)
+	cmd := exec.Command(b.Cluster, "tool", name)
 	cmd.Dir = b.Top
 	out, err := Output(cmd)
 	return strings.TrimSpace(out), err
@@ -129,7 +130,7 @@ func (b *Bed) Tool(name string) (string, error) {
 
 // Packages installs Debian packages where they are missing.
 func (b *Bed) Packages(names ...string) error {
-	_, err := Output(exec.Command(b.cluster, append([]string{"install"}, names...)...))
+	_, err := Output(exec.Command(b.Cluster, append([]string{"install"}, names...)...))
 	return err
 }
 
@@ -142,7 +143,7 @@ func (b *Bed) Build(image Image) (string, error) {
 		}
 		return filepath.Join(b.Top, path)
 	}
-	cmd := exec.Command(b.cluster, "build", "--file", at(image.File), "--tag", image.Tag, "--output", archive, at(image.Context))
+	cmd := exec.Command(b.Cluster, "build", "--file", at(image.File), "--tag", image.Tag, "--output", archive, at(image.Context))
 	cmd.Dir, cmd.Stderr = b.Top, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("build %s: %w", image.Tag, err)
@@ -165,7 +166,7 @@ func (b *Bed) Load(images ...Image) error {
 		}
 		archives = append(archives, archive)
 	}
-	_, err := Output(exec.Command(b.cluster, append([]string{"load", "--name", b.Name}, archives...)...))
+	_, err := Output(exec.Command(b.Cluster, append([]string{"load", "--name", b.Name}, archives...)...))
 	return err
 }
 
@@ -184,7 +185,7 @@ func (b *Bed) Install() error {
 
 // Inside returns a command that runs inside the node.
 func (b *Bed) Inside(args ...string) *exec.Cmd {
-	return exec.Command(b.cluster, append([]string{"exec", "--name", b.Name, "--"}, args...)...)
+	return exec.Command(b.Cluster, append([]string{"exec", "--name", b.Name, "--"}, args...)...)
 }
 
 // Run runs a command inside the node and returns its stdout.
