@@ -128,12 +128,15 @@ service:
 // fluentdLines are what the receiver got of a container.
 func fluentdLines(t *testing.T, container string) (lines []string) {
 	t.Helper()
-	for _, r := range collected(t, read(t, log("fluentd"))) {
-		if r.Attributes["container_name"] == "/"+container {
-			lines = append(lines, r.Body)
-		}
+	for _, r := range fluentdRecords(t, container) {
+		lines = append(lines, r.Body)
 	}
 	return lines
+}
+
+func fluentdRecords(t *testing.T, container string) []record {
+	t.Helper()
+	return slices.DeleteFunc(collected(t, read(t, log("fluentd"))), func(r record) bool { return r.Attributes["container_name"] != "/"+container })
 }
 
 // gelf starts a receiver of GELF over UDP.
@@ -206,6 +209,18 @@ func (d driver) await(t *testing.T, container, line string) (lines []string) {
 	return lines
 }
 
+// awaitLater writes lines until one of them arrives: the first ones may be lost.
+func (d driver) awaitLater(t *testing.T, f folder, container string) {
+	t.Helper()
+	n := 0
+	testbed.Eventually(t, "a line after the receiver went on", func() (bool, string) {
+		n++
+		f.write(t, "later "+strconv.Itoa(n)+"\n")
+		have := d.lines(t, container)
+		return strings.HasPrefix(have[len(have)-1], "later"), have[len(have)-1]
+	})
+}
+
 func TestDockerDrivers(t *testing.T) {
 	client := docker(t)
 	version := bed.Run(t, slices.Concat(client, []string{"version", "--format", "{{.Server.Version}}"})...)
@@ -217,7 +232,19 @@ func TestDockerDrivers(t *testing.T) {
 			f := newFolder(t)
 			d.bridge(t, client, f, "odd-"+d.name)
 			f.write(t, text(oddLines()))
-			compare(t, "Docker, `"+d.name+"`", d.await(t, "odd-"+d.name, "last"), version)
+			lines := d.await(t, "odd-"+d.name, "last")
+			compare(t, "Docker, `"+d.name+"`", lines, version)
+			switch d.name {
+			case "journald":
+				logs := testbed.SplitLines(bed.Run(t, slices.Concat(client, []string{"logs", "odd-journald"})...))
+				testbed.EqualLines(t, logs, slices.DeleteFunc(lines, func(line string) bool { return line == "" }))
+			case "fluentd":
+				for _, r := range fluentdRecords(t, "odd-fluentd") {
+					if part := strings.HasPrefix(r.Body, "long<") || strings.HasPrefix(r.Body, "x"); part != (r.Attributes["partial_message"] == "true") {
+						t.Errorf("the record %.20q has partial_message %q", r.Body, r.Attributes["partial_message"])
+					}
+				}
+			}
 		})
 	}
 }
@@ -300,18 +327,17 @@ func TestReceiverStands(t *testing.T) {
 				want := testbed.Numbered(strings.Repeat("x", 100), 1, 20_000)
 				f.write(t, text(want))
 				if mode == "blocking" {
-					awaitWritten(t, container, fullPipe)
-				} else {
-					awaitWritten(t, container, len(text(want)))
-				}
-				goOn(t, test.receiver)
-				f.write(t, "last\n")
-				have := d.await(t, container, "last")
-				have = have[1 : len(have)-1]
-				if mode == "blocking" {
-					testbed.EqualLines(t, have, want)
+					// The daemon takes about 1 MB into its memory.
+					awaitWritten(t, container, 1_000_000)
+					goOn(t, test.receiver)
+					f.write(t, "last\n")
+					testbed.EqualLines(t, d.await(t, container, "last"), slices.Concat([]string{"first"}, want, []string{"last"}))
 					return
 				}
+				awaitWritten(t, container, len(text(want)))
+				goOn(t, test.receiver)
+				d.awaitLater(t, f, container)
+				have := slices.DeleteFunc(d.lines(t, container), func(line string) bool { return !strings.HasPrefix(line, "x") })
 				t.Logf("%d of %d lines arrived", len(have), len(want))
 				if len(have) >= len(want) {
 					t.Errorf("all of %d lines arrived, and docs/runtimes.md says that some are dropped", len(want))
@@ -343,15 +369,8 @@ func TestGELFReceiverStands(t *testing.T) {
 		return false, sockets
 	})
 	goOn(t, "gelf")
-	n := 0
-	testbed.Eventually(t, "a line after the receiver went on", func() (bool, string) {
-		n++
-		f.write(t, "later "+strconv.Itoa(n)+"\n")
-		have := d.lines(t, "udp")
-		return strings.HasPrefix(have[len(have)-1], "later"), have[len(have)-1]
-	})
-	have := d.lines(t, "udp")
-	arrived := slices.DeleteFunc(have, func(line string) bool { return !strings.HasPrefix(line, "x") })
+	d.awaitLater(t, f, "udp")
+	arrived := slices.DeleteFunc(d.lines(t, "udp"), func(line string) bool { return !strings.HasPrefix(line, "x") })
 	t.Logf("%d of %d lines arrived", len(arrived), len(want))
 	if len(arrived) >= len(want) {
 		t.Errorf("all of %d lines arrived, and docs/runtimes.md says that some are lost", len(want))
