@@ -1,7 +1,9 @@
 # The tests and the demo run a real Kubernetes from test/cluster; what it needs beside Go
 # it installs itself (Debian packages) or compiles once into a cache outside the checkout.
 
+# A tag v1.2.3 is the version 1.2.3 everywhere.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+override VERSION := $(patsubst v%,%,$(VERSION))
 GOFLAGS_STATIC := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 PLATFORM ?= linux/$(shell go env GOARCH)
 CLUSTER := bin/cluster
@@ -25,16 +27,41 @@ images: $(CLUSTER) ## Build both images into dist/*.tar (PLATFORM=linux/arm64 fo
 	$(CLUSTER) build --file Dockerfile.sidecar --tag ghcr.io/log-bridge/log-bridge:$(VERSION) --build-arg VERSION=$(VERSION) --platform $(PLATFORM) --output dist/log-bridge.tar .
 	$(CLUSTER) build --file Dockerfile.webhook --tag ghcr.io/log-bridge/log-bridge-webhook:$(VERSION) --build-arg VERSION=$(VERSION) --platform $(PLATFORM) --output dist/log-bridge-webhook.tar .
 
+.PHONY: dist
+dist: $(CLUSTER) ## Make all parts of a release in dist/, such as: make dist VERSION=v0.1.0
+	@CLUSTER=$(CLUSTER) test/release/dist.sh $(VERSION)
+
 .PHONY: test
 test: $(CLUSTER) ## Run all tests; as root on Debian also those on a real cluster
 	go vet ./...
-	@helm=$$($(CLUSTER) tool helm) && HELM=$$helm go test -timeout 45m ./...
+	@helm=$$($(CLUSTER) tool helm) && helm3=$$($(CLUSTER) tool helm3) && HELM=$$helm HELM3=$$helm3 go test -timeout 60m ./...
+	go test -race -timeout 30m -run TestManyReviews ./webhook/internal/admit
+	@helm=$$($(CLUSTER) tool helm) && HELM=$$helm go -C test/prometheus test ./...
 	go -C test/cluster vet ./...
 	go -C test/cluster test -timeout 30m ./...
+	go -C test/libraries vet ./...
+	go -C test/libraries test ./...
+
+.PHONY: libraries
+libraries: ## Try logging libraries, also of Java and Node.js; as root on Debian with a JDK and npm
+	apt-get install --yes --no-install-recommends liblog4j2-java liblogback-java
+	npm ci --no-audit --no-fund --prefix test/libraries/testdata/node
+	LIBRARIES=all go -C test/libraries test -v -count 1 ./...
+
+.PHONY: cert-manager
+cert-manager: $(CLUSTER) ## Try the chart's mode cert-manager against cert-manager's own controllers, as root on Debian
+	E2E_CERT_MANAGER=1 go test -v -timeout 30m -count 1 -run TestCertManager ./test/e2e
 
 .PHONY: torture
 torture: ## Play random programs against the sidecar for TORTURE=10m, also on xfs and btrfs as root
-	TORTURE=$(or $(TORTURE),10m) go test -v -timeout 0 -count 1 -run TestTorture ./sidecar/internal/follow
+	TORTURE=$(or $(TORTURE),10m) go test -v -timeout 0 -count 1 -run 'TestTorture|TestD3' ./sidecar/internal/follow ./sidecar
+
+.PHONY: bench
+bench: build $(CLUSTER) ## Measure the sidecar beside its peers, and write docs/performance.md; takes an hour
+	go -C test/bench build -o ../../bin/ . ./nxadm
+	go test -run '^$$' -bench . -benchmem -cpu 1 ./sidecar/internal/follow ./webhook/internal/admit | tee bin/bench.txt
+	@helm=$$($(CLUSTER) tool helm) && HELM=$$helm BENCH=$(CURDIR)/bin/bench.md go test -count 1 -timeout 30m -run 'TestBench$$' ./test/e2e
+	bin/bench -sidecar bin/log-bridge -nxadm bin/nxadm -busybox $$($(CLUSTER) tool busybox) -also bin/bench.md -go bin/bench.txt -page docs/performance.md
 
 .PHONY: lint
 lint: $(CLUSTER) ## Check formatting, modules and code
@@ -42,6 +69,10 @@ lint: $(CLUSTER) ## Check formatting, modules and code
 	go mod tidy -diff
 	go -C test/cluster mod tidy -diff
 	go -C test/tools/collector mod tidy -diff
+	go -C test/libraries mod tidy -diff
+	go -C test/bench mod tidy -diff
+	go -C test/prometheus mod tidy -diff
+	go -C test/cert-manager mod tidy -diff
 	@lint=$$($(CLUSTER) tool golangci-lint) && $$lint run ./...
 
 .PHONY: demo

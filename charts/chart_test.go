@@ -1,14 +1,17 @@
 // Package charts tests the chart as Helm renders it. The program is the one that the
 // environment variable HELM names, else the one on the PATH; without one the tests are
-// skipped. make test provides it.
+// skipped. HELM3 names one of Helm 3, which is compared with it. make test provides both.
 package charts
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/yaml"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
@@ -32,6 +36,11 @@ func helm(t *testing.T, args ...string) (string, error) {
 			t.Skip("no helm: put it on the PATH or name it in HELM; make test does")
 		}
 	}
+	return helmOf(t, program, args...)
+}
+
+func helmOf(t *testing.T, program string, args ...string) (string, error) {
+	t.Helper()
 	cmd := exec.Command(program, args...)
 	// Nothing of the person who runs the tests goes in: no plugin, no cluster.
 	home := t.TempDir()
@@ -62,7 +71,10 @@ func objects(t *testing.T, rendered string) map[string]any {
 	for doc := range strings.SplitSeq(rendered, "\n---\n") {
 		var head struct {
 			Kind     string
-			Metadata struct{ Name, Namespace string }
+			Metadata struct {
+				Name, Namespace string
+				Annotations     map[string]string
+			}
 		}
 		if err := yaml.Unmarshal([]byte(doc), &head); err != nil {
 			t.Fatalf("%v in\n%s", err, doc)
@@ -74,6 +86,12 @@ func objects(t *testing.T, rendered string) map[string]any {
 			continue
 		case "Deployment":
 			object = &appsv1.Deployment{}
+		case "DaemonSet":
+			object = &appsv1.DaemonSet{}
+		case "Pod":
+			object = &corev1.Pod{}
+		case "ConfigMap":
+			object = &corev1.ConfigMap{}
 		case "Service":
 			object = &corev1.Service{}
 		case "ServiceAccount":
@@ -98,11 +116,17 @@ func objects(t *testing.T, rendered string) map[string]any {
 			object, namespaced = &admissionv1.ValidatingAdmissionPolicyBinding{}, false
 		case "Certificate", "Issuer":
 			object = &map[string]any{}
+		case "ServiceMonitor", "PrometheusRule":
+			// test/prometheus knows their types.
+			object = &map[string]any{}
 		default:
 			t.Fatalf("kind %q is new here; say how it is checked", head.Kind)
 		}
 		if err := yaml.UnmarshalStrict([]byte(doc), object); err != nil {
 			t.Fatalf("%s %s: %v", head.Kind, head.Metadata.Name, err)
+		}
+		if head.Metadata.Annotations["helm.sh/hook"] == "test" {
+			head.Kind = "test " + head.Kind
 		}
 		if (head.Metadata.Namespace == "logging") != namespaced {
 			t.Errorf("%s %s: namespace %q", head.Kind, head.Metadata.Name, head.Metadata.Namespace)
@@ -154,13 +178,17 @@ func TestObjects(t *testing.T) {
 	always := []string{"Deployment/log-bridge", "MutatingWebhookConfiguration/log-bridge", "PodDisruptionBudget/log-bridge",
 		"Service/log-bridge-webhook", "ServiceAccount/log-bridge",
 		"ValidatingAdmissionPolicy/log-bridge-mistakes", "ValidatingAdmissionPolicy/log-bridge-missing-sidecar",
-		"ValidatingAdmissionPolicyBinding/log-bridge-mistakes", "ValidatingAdmissionPolicyBinding/log-bridge-missing-sidecar"}
+		"ValidatingAdmissionPolicyBinding/log-bridge-mistakes", "ValidatingAdmissionPolicyBinding/log-bridge-missing-sidecar",
+		"test Pod/log-bridge-test", "test ServiceAccount/log-bridge-test", "test Role/log-bridge-test", "test RoleBinding/log-bridge-test"}
 	for name, test := range map[string]struct{ sets, more []string }{
 		"self": {nil, []string{"ClusterRole/log-bridge", "ClusterRoleBinding/log-bridge", "Role/log-bridge", "RoleBinding/log-bridge", "Secret/log-bridge-webhook"}},
 		"cert-manager": {[]string{"certificates.mode=cert-manager"}, []string{"Certificate/log-bridge-webhook", "Certificate/log-bridge-webhook-ca",
 			"Issuer/log-bridge-webhook-ca", "Issuer/log-bridge-webhook-selfsigned"}},
 		"cert-manager, own issuer": {[]string{"certificates.mode=cert-manager", "certificates.certManager.issuerName=corporate", "certificates.certManager.issuerKind=ClusterIssuer"},
 			[]string{"Certificate/log-bridge-webhook"}},
+		"everything optional": {[]string{"certificates.mode=cert-manager", "certificates.certManager.issuerName=corporate", "prePull.enabled=true", "monitoring.serviceMonitor.enabled=true",
+			"monitoring.prometheusRule.enabled=true", "monitoring.dashboard.enabled=true"},
+			[]string{"Certificate/log-bridge-webhook", "DaemonSet/log-bridge-pre-pull", "ServiceMonitor/log-bridge", "PrometheusRule/log-bridge", "ConfigMap/log-bridge-dashboard"}},
 		"provided": {[]string{"certificates.mode=provided", "certificates.provided.secretName=mine", "certificates.provided.caBundle=PEM"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -180,22 +208,6 @@ func TestObjects(t *testing.T) {
 				t.Errorf("objects:\nhave %v\nwant %v", have, want)
 			}
 		})
-	}
-}
-
-// Kubernetes 1.29 knows no admission policies, and the chart installs there.
-func TestOldestKubernetes(t *testing.T) {
-	rendered, err := helm(t, "template", "log-bridge", "log-bridge", "--namespace", "logging", "--kube-version", "1.29.0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name := range objects(t, rendered) {
-		if strings.HasPrefix(name, "ValidatingAdmissionPolicy") {
-			t.Errorf("%s is rendered for Kubernetes 1.29", name)
-		}
-	}
-	if _, err := helm(t, "template", "log-bridge", "log-bridge", "--kube-version", "1.28.9"); err == nil {
-		t.Error("the chart installs on Kubernetes 1.28, which has no native sidecars")
 	}
 }
 
@@ -323,6 +335,11 @@ func TestArguments(t *testing.T) {
 	for _, sets := range [][]string{nil, {"certificates.mode=cert-manager"}, {"sidecar.resources.limits=null", "image.pullPolicy="}} {
 		help(get[appsv1.Deployment](t, render(t, sets...), "Deployment/log-bridge").Spec.Template.Spec.Containers[0].Args)
 	}
+	help(get[corev1.Pod](t, render(t), "test Pod/log-bridge-test").Spec.Containers[0].Args)
+	prePull := get[appsv1.DaemonSet](t, render(t, "prePull.enabled=true"), "DaemonSet/log-bridge-pre-pull").Spec.Template.Spec
+	if _, err := contract.ParseTail(prePull.Containers[0].Args[1:], io.Discard); err != nil {
+		t.Errorf("the sidecar does not take the arguments of the pre-pull: %v", err)
+	}
 	text := help([]string{"serve"})
 	for _, arg := range get[appsv1.Deployment](t, render(t), "Deployment/log-bridge").Spec.Template.Spec.Containers[0].Args {
 		name, value, _ := strings.Cut(arg, "=")
@@ -404,6 +421,9 @@ func TestRefused(t *testing.T) {
 		"webhook.hostNetwork=true":                                      "which the kubelet uses on every node",
 		"webhook.healthPort=8080":                                       "must differ; they are 10250, 8080, 8080",
 		"webhook.replicas=1,webhook.failurePolicy=Fail":                 "no annotated pod can be created",
+		"prePull.enabled=true,image.pullPolicy=Always":                  "set image.pullPolicy to IfNotPresent",
+		"monitoring.dashboard.enabled=true,webhook.metricsPort=0":       "monitoring.dashboard.enabled is true, but webhook.metricsPort is 0",
+		"monitoring.serviceMonitor.enabled=true,webhook.metricsPort=0":  "monitoring.serviceMonitor.enabled is true, but webhook.metricsPort is 0",
 		"serviceAccount.create=false":                                   "set serviceAccount.name",
 	} {
 		t.Run(set, func(t *testing.T) {
@@ -411,6 +431,202 @@ func TestRefused(t *testing.T) {
 				t.Errorf("have %v, want %q", err, want)
 			}
 		})
+	}
+}
+
+// Only the webhook's own pods answer for it, whatever else the release runs.
+func TestSelectors(t *testing.T) {
+	all := render(t, "prePull.enabled=true")
+	service := get[corev1.Service](t, all, "Service/log-bridge-webhook")
+	budget := get[policyv1.PodDisruptionBudget](t, all, "PodDisruptionBudget/log-bridge")
+	daemons := get[appsv1.DaemonSet](t, all, "DaemonSet/log-bridge-pre-pull")
+	selected := func(selector, of map[string]string) bool {
+		return labels.SelectorFromSet(selector).Matches(labels.Set(of))
+	}
+	for name, of := range map[string]map[string]string{
+		"the webhook": get[appsv1.Deployment](t, all, "Deployment/log-bridge").Spec.Template.Labels,
+		"pre-pull":    daemons.Spec.Template.Labels,
+		"helm test":   get[corev1.Pod](t, all, "test Pod/log-bridge-test").Labels,
+	} {
+		for what, selector := range map[string]map[string]string{"Service": service.Spec.Selector, "PodDisruptionBudget": budget.Spec.Selector.MatchLabels} {
+			if selected(selector, of) != (name == "the webhook") {
+				t.Errorf("%s and the pods of %s: selected %v", what, name, selected(selector, of))
+			}
+		}
+		if selected(daemons.Spec.Selector.MatchLabels, of) != (name == "pre-pull") {
+			t.Errorf("DaemonSet and the pods of %s: selected %v", name, !selected(daemons.Spec.Selector.MatchLabels, of))
+		}
+	}
+}
+
+// helm test may create pods in the namespace of the release, for as long as it runs, and
+// nothing else. A namespace that is left out has none: the test could only fail there.
+func TestHelmTest(t *testing.T) {
+	all := render(t)
+	if have := fmt.Sprint(get[rbacv1.Role](t, all, "test Role/log-bridge-test").Rules); have != "[{[create] [] [pods] [] []}]" {
+		t.Errorf("rules: %s", have)
+	}
+	for name := range render(t, "webhook.excludedNamespaces={kube-system,logging}") {
+		if strings.HasPrefix(name, "test ") {
+			t.Errorf("%s is rendered, though the namespace is left out", name)
+		}
+	}
+}
+
+// Each alert links to a heading that tells what to do.
+func TestRunbooks(t *testing.T) {
+	page, err := os.ReadFile("../docs/runbooks.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := *get[map[string]any](t, render(t, "monitoring.prometheusRule.enabled=true"), "PrometheusRule/log-bridge")
+	text, err := yaml.Marshal(rules["spec"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var spec struct {
+		Groups []struct {
+			Rules []struct {
+				Alert       string
+				Annotations map[string]string
+			}
+		}
+	}
+	if err := yaml.Unmarshal(text, &spec); err != nil {
+		t.Fatal(err)
+	}
+	alerts := []string{}
+	for _, r := range spec.Groups[0].Rules {
+		alerts = append(alerts, r.Alert)
+		if want := "https://github.com/log-bridge/log-bridge/blob/main/docs/runbooks.md#" + strings.ToLower(r.Alert); r.Annotations["runbook_url"] != want {
+			t.Errorf("%s links to %s, want %s", r.Alert, r.Annotations["runbook_url"], want)
+		}
+	}
+	headings := []string{}
+	for line := range strings.Lines(string(page)) {
+		if heading, ok := strings.CutPrefix(line, "## "); ok {
+			headings = append(headings, strings.TrimSpace(heading))
+		}
+	}
+	if !slices.Equal(alerts, headings) {
+		t.Errorf("alerts   %v\nheadings %v", alerts, headings)
+	}
+}
+
+// Helm 3 makes the same of the chart as Helm 4, and refuses the same.
+func TestHelm3(t *testing.T) {
+	helm3 := os.Getenv("HELM3")
+	if helm3 == "" {
+		t.Skip("no HELM3, which names a program of Helm 3; make test does")
+	}
+	if version, err := helmOf(t, helm3, "version", "--short"); err != nil || !strings.HasPrefix(version, "v3.") {
+		t.Fatalf("HELM3 is %s, %v", version, err)
+	}
+	if version, err := helm(t, "version", "--short"); err != nil || !strings.HasPrefix(version, "v4.") {
+		t.Fatalf("HELM is %s, %v", version, err)
+	}
+	for _, sets := range []string{
+		"enabled=true",
+		"certificates.mode=cert-manager",
+		"certificates.mode=provided,certificates.provided.secretName=mine,certificates.provided.caBundle=PEM",
+		"prePull.enabled=true,monitoring.serviceMonitor.enabled=true,monitoring.prometheusRule.enabled=true,monitoring.dashboard.enabled=true",
+		"webhook.hostNetwork=true,webhook.port=10260,webhook.replicas=0,webhook.metricsPort=0,podDisruptionBudget.enabled=false,commonLabels.team=logs,fullnameOverride=bridge",
+		"certificates.mode=provided",
+		"webhook.hostNetwork=true",
+		"webhook.replica=3",
+	} {
+		args := []string{"template", "log-bridge", "log-bridge", "--namespace", "logging", "--kube-version", "1.36.0", "--set", sets}
+		four, err4 := helm(t, args...)
+		three, err3 := helmOf(t, helm3, args...)
+		if (err3 == nil) != (err4 == nil) || sorted(three) != sorted(four) {
+			t.Errorf("%s: Helm 3: %v\n%s\nHelm 4: %v\n%s", sets, err3, three, err4, four)
+		}
+	}
+	if _, err := helmOf(t, helm3, "lint", "--strict", "log-bridge"); err != nil {
+		t.Error(err)
+	}
+}
+
+// sorted are the documents in the order of their text: the versions of Helm differ in theirs.
+func sorted(rendered string) string {
+	docs := strings.Split(strings.TrimSpace(rendered), "\n---\n")
+	for i := range docs {
+		docs[i] = strings.TrimSpace(strings.TrimPrefix(docs[i], "---\n"))
+	}
+	slices.Sort(docs)
+	return strings.Join(docs, "\n---\n")
+}
+
+// A key that the chart does not know is an error at every level, but in what it hands on as it is.
+func TestSchemaIsClosed(t *testing.T) {
+	text, err := os.ReadFile("log-bridge/values.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema map[string]any
+	if err := json.Unmarshal(text, &schema); err != nil {
+		t.Fatal(err)
+	}
+	closed := 0
+	var walk func(path string, of map[string]any)
+	walk = func(path string, of map[string]any) {
+		properties, _ := of["properties"].(map[string]any)
+		doc, _ := of["description"].(string)
+		switch {
+		case of["type"] != "object" || path == ".global":
+		case of["additionalProperties"] == false:
+			closed++
+		case !strings.Contains(doc, "Free form."):
+			t.Errorf("%s takes any key", path)
+		}
+		for name, child := range properties {
+			walk(path+"."+name, child.(map[string]any))
+		}
+	}
+	walk("", schema)
+	if closed < 15 {
+		t.Errorf("only %d objects are closed", closed)
+	}
+}
+
+// What makes two renders differ, or a render depend on the cluster, is not in the templates: Argo CD
+// would see a change for ever.
+func TestNothingRandom(t *testing.T) {
+	files, err := filepath.Glob("log-bridge/templates/*")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("%d templates, %v", len(files), err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // a folder
+		}
+		for _, word := range []string{"lookup", "genSignedCert", "genCA", "genSelfSignedCert", "genPrivateKey", "rand", "uuidv4", "now", "APIVersions"} {
+			if regexp.MustCompile(`\{\{[^}]*\b` + word).Match(text) {
+				t.Errorf("%s uses %s", file, word)
+			}
+		}
+	}
+}
+
+// Before Kubernetes 1.30 there are no admission policies, and from then on there are.
+func TestPoliciesByVersion(t *testing.T) {
+	for version, want := range map[string]bool{"1.29.0": false, "1.29.15": false, "v1.29.9-gke.1341000": false, "1.30.0": true, "v1.30.4-eks-a737599": true, "1.36.3": true} {
+		rendered, err := helm(t, "template", "log-bridge", "log-bridge", "--namespace", "logging", "--kube-version", version)
+		if err != nil {
+			t.Errorf("%s: %v", version, err)
+			continue
+		}
+		all := objects(t, rendered)
+		for _, name := range []string{"ValidatingAdmissionPolicy/log-bridge-mistakes", "ValidatingAdmissionPolicyBinding/log-bridge-missing-sidecar"} {
+			if (all[name] != nil) != want {
+				t.Errorf("Kubernetes %s: %s is rendered: %v, want %v", version, name, all[name] != nil, want)
+			}
+		}
+		get[appsv1.Deployment](t, all, "Deployment/log-bridge")
+	}
+	if _, err := helm(t, "template", "log-bridge", "log-bridge", "--kube-version", "1.28.9"); err == nil {
+		t.Error("the chart installs on Kubernetes 1.28, which has no native sidecars")
 	}
 }
 

@@ -1,6 +1,7 @@
 // Command log-bridge-webhook gives annotated pods the sidecar that brings their log
 // files to kubectl logs: as an admission webhook (serve), or on manifests without a
-// cluster (inject, check).
+// cluster (inject, check). It also finds what is wrong in a cluster (check --cluster,
+// probe), and is a plugin of kubectl by the name kubectl-log_bridge.
 package main
 
 import (
@@ -11,6 +12,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -20,23 +23,39 @@ var version = "dev"
 // image is the sidecar's image where nobody names another.
 func image() string { return "ghcr.io/log-bridge/log-bridge:" + version }
 
-const usage = `log-bridge-webhook adds the log-bridge sidecar to annotated pods.
+// called is what a person types to call the program.
+func called() string {
+	if name := strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe"); name == "kubectl-log_bridge" {
+		return "kubectl log-bridge"
+	}
+	return "log-bridge-webhook"
+}
+
+// usage, with the program as PROGRAM.
+const usage = `PROGRAM adds the log-bridge sidecar to annotated pods.
 
 Usage:
-  log-bridge-webhook serve  [flags]   answer the API server
-  log-bridge-webhook inject -f FILE   print what serve would make of a manifest
-  log-bridge-webhook check  -f FILE   explain that, and find mistakes
-  log-bridge-webhook version
+  PROGRAM serve  [flags]     answer the API server
+  PROGRAM inject -f FILE     print what serve would make of a manifest
+  PROGRAM check  -f FILE     explain that, and find mistakes
+  PROGRAM check  --cluster   find what is wrong in a cluster; -n, -A as for kubectl
+  PROGRAM probe  [flags]     try whether an annotated pod would get the sidecar
+  PROGRAM version
 
 Each command tells its flags with --help. FILE may be - for standard input.
-Exit codes: 0 all well; 1 a pod would be refused, a sentence says why; 2 wrong
-usage, a manifest that cannot be read, or another failure.
+
+` + exitCodes
+
+const exitCodes = `Exit codes: 0 all well; 1 a mistake was found, such as a pod that would be refused,
+and a sentence says why; 2 wrong usage, a manifest that cannot be read, a cluster that
+cannot be asked, or another failure.
 `
 
 // Exit codes, part of the interface.
 const (
 	exitOK = 0
-	// exitMistake: the manifest has a mistake that log-bridge refuses.
+	// exitMistake: the manifest has a mistake that log-bridge refuses, or something in
+	// the cluster does not work.
 	exitMistake = 1
 	// exitTrouble: wrong usage, unreadable input, or a failure of ours.
 	exitTrouble = 2
@@ -63,15 +82,17 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	case "inject":
 		err = injectCommand(args, stdin, stdout, stderr)
 	case "check":
-		err = checkCommand(args, stdin, stdout)
+		err = checkCommand(ctx, args, stdin, stdout)
+	case "probe":
+		err = probeCommand(ctx, args, stdout)
 	case "version":
 		_, err = fmt.Fprintln(stdout, version)
 	case "help", "-h", "-help", "--help":
-		_, err = io.WriteString(stdout, usage)
+		_, err = io.WriteString(stdout, strings.ReplaceAll(usage, "PROGRAM", called()))
 	case "":
-		err = errors.New("no command; write serve, inject, check or version")
+		err = errors.New("no command; write serve, inject, check, probe or version")
 	default:
-		err = fmt.Errorf("there is no command %q; write serve, inject, check or version", command)
+		err = fmt.Errorf("there is no command %q; write serve, inject, check, probe or version", command)
 	}
 	switch {
 	case err == nil || errors.Is(err, flag.ErrHelp):
@@ -79,7 +100,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	case errors.Is(err, errMistakes):
 		return exitMistake
 	}
-	fmt.Fprintln(stderr, "log-bridge-webhook:", err)
+	fmt.Fprintf(stderr, "%s: %v\n", called(), err)
 	return exitTrouble
 }
 
@@ -88,14 +109,21 @@ func parse(fs *flag.FlagSet, args []string, help io.Writer) error {
 	fs.SetOutput(io.Discard)
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprintf(help, "Flags of log-bridge-webhook %s:\n", fs.Name())
+		fmt.Fprintf(help, "Flags of %s %s:\n", called(), fs.Name())
 		fs.SetOutput(help)
 		fs.PrintDefaults()
+		if fs.Name() != "serve" {
+			fmt.Fprint(help, exitCodes)
+		}
 		return err
 	case err != nil:
 		return fmt.Errorf("%s: %w; --help lists the flags", fs.Name(), err)
 	case fs.NArg() > 0:
-		return fmt.Errorf("%s: %q is no flag; --help lists the flags", fs.Name(), fs.Arg(0))
+		remedy := "--help lists the flags"
+		if fs.NFlag() == 0 && fs.Lookup("f") != nil {
+			remedy = "write -f " + fs.Arg(0)
+		}
+		return fmt.Errorf("%s: %q is no flag; %s", fs.Name(), fs.Arg(0), remedy)
 	}
 	return nil
 }

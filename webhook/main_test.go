@@ -12,11 +12,10 @@ import (
 var update = flag.Bool("update", false, "write what is seen into testdata")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
-		"log-bridge-webhook": func() {
-			os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
-		},
-	})
+	program := func() {
+		os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	}
+	testscript.Main(m, map[string]func(){"log-bridge-webhook": program, "kubectl-log_bridge": program})
 }
 
 // TestScripts drives the program as a person would.

@@ -2,14 +2,15 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"os"
-	"slices"
+	"path"
 	"strings"
+	"syscall"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
@@ -22,64 +23,89 @@ type looked struct {
 	inject.Result
 }
 
-// look reads a manifest and decides for each of its pods, as serve would.
-func look(command string, args []string, stdin io.Reader, help io.Writer, more func(*flag.FlagSet)) (*manifest.Stream, []looked, string, error) {
+// offline are the flags of inject and check.
+type offline struct {
+	file   string
+	inject inject.Config
+}
+
+func (o *offline) flags(command string) *flag.FlagSet {
 	fs := flag.NewFlagSet(command, flag.ContinueOnError)
-	file := fs.String("f", "", "`FILE` with the manifest, YAML or JSON; - is standard input")
-	var c inject.Config
-	injectFlags(fs, &c)
-	if more != nil {
-		more(fs)
+	fs.Func("f", "`FILE` with the manifest, YAML or JSON; - is standard input", func(s string) error {
+		if o.file != "" {
+			return fmt.Errorf("it takes one file; join several, as in: cat a.yaml b.yaml | %s %s -f -", called(), command)
+		}
+		o.file = s
+		return nil
+	})
+	injectFlags(fs, &o.inject)
+	return fs
+}
+
+// name is what the manifest is called in messages.
+func (o *offline) name() string {
+	if o.file == "-" {
+		return "standard input"
 	}
-	if err := parse(fs, args, help); err != nil {
-		return nil, nil, "", err
-	}
-	name := *file
+	return o.file
+}
+
+// look reads a manifest and decides for each of its pods, as serve would.
+func (o *offline) look(command string, stdin io.Reader) (*manifest.Stream, []looked, error) {
 	var text []byte
 	var err error
-	switch name {
+	switch o.file {
 	case "":
-		return nil, nil, "", fmt.Errorf("%s: no manifest; write -f FILE, or -f - for standard input", command)
+		return nil, nil, fmt.Errorf("%s: no manifest; write -f FILE, or -f - for standard input", command)
 	case "-":
-		name = "standard input"
 		text, err = io.ReadAll(stdin)
 	default:
-		text, err = os.ReadFile(name)
+		text, err = os.ReadFile(o.file)
+		if errors.Is(err, syscall.EISDIR) {
+			err = fmt.Errorf("%s is a directory; name a file in it", o.file)
+		}
 	}
 	if err != nil {
-		return nil, nil, "", fmt.Errorf("%s: %w", command, err)
+		return nil, nil, fmt.Errorf("%s: %w", command, err)
 	}
 	stream := manifest.Read(text)
 	pods, err := stream.Pods()
 	if err != nil {
-		return nil, nil, "", fmt.Errorf("%s: %s: %w", command, name, err)
+		return nil, nil, fmt.Errorf("%s: %s: %w", command, o.name(), err)
 	}
 	var all []looked
 	for _, p := range pods {
-		r := inject.Pod(p.Pod, c)
-		r.Findings = append(misplaced(p), r.Findings...)
+		if p.Pod == nil {
+			all = append(all, looked{Pod: p, Result: notLookedInto(p)})
+			continue
+		}
+		r := inject.Pod(p.Pod, o.inject)
+		r.Findings = append(inject.Misplaced(p.Outer, p.Pod.Annotations), r.Findings...)
 		all = append(all, looked{Pod: p, Result: r})
 	}
-	return stream, all, name, nil
+	return stream, all, nil
 }
 
-// misplaced finds our annotations on a workload itself, where they do nothing: Kubernetes
-// does not hand them on to its pods. Tools that put annotations on everything also put
-// them where they count.
-func misplaced(p *manifest.Pod) []inject.Finding {
-	var all []inject.Finding
-	for _, key := range slices.Sorted(maps.Keys(p.Outer)) {
-		if _, inside := p.Pod.Annotations[key]; strings.HasPrefix(key, contract.Prefix) && !inside {
-			all = append(all, inject.Finding{Code: inject.LB0601, Text: key + " is on the workload itself and does nothing there; move it to the annotations of the pod template"})
-		}
-	}
-	return all
+// otherKind is why a pod in an object of a kind that is not Kubernetes' own is left alone.
+const otherKind inject.Reason = "other-kind"
+
+// notLookedInto warns of what would otherwise be passed over in silence: a kind that is
+// misspelt as well as one that some operator knows.
+func notLookedInto(p *manifest.Pod) inject.Result {
+	version, kind := path.Split(p.Kind)
+	return inject.Result{LeftAlone: otherKind, Findings: []inject.Finding{{Code: inject.LB0602, Text: fmt.Sprintf(
+		"it has annotations of %s, but is not looked into, since Kubernetes has no kind %q of apiVersion %q; correct these two, or leave its pods to the webhook",
+		strings.TrimSuffix(contract.Prefix, "/"), kind, strings.TrimSuffix(version, "/"))}}}
 }
 
 // injectCommand writes the manifest as it would be after admission. If anything in it
 // is refused, it writes nothing: half a manifest is of no use.
 func injectCommand(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
-	stream, pods, name, err := look("inject", args, stdin, stdout, nil)
+	var o offline
+	if err := parse(o.flags("inject"), args, stdout); err != nil {
+		return err
+	}
+	stream, pods, err := o.look("inject", stdin)
 	if err != nil {
 		return err
 	}
@@ -87,7 +113,7 @@ func injectCommand(args []string, stdin io.Reader, stdout, stderr io.Writer) err
 	for _, p := range pods {
 		for _, f := range p.Findings {
 			if f.Severity() != inject.Note {
-				fmt.Fprintf(stderr, "log-bridge-webhook: %s: %s: %s: %s\n", name, p.Object, f.Severity(), f)
+				fmt.Fprintf(stderr, "%s: %s: %s: %s: %s\n", called(), o.name(), p.Object, f.Severity(), f)
 			}
 		}
 		if len(p.Mistakes()) > 0 {
@@ -95,7 +121,7 @@ func injectCommand(args []string, stdin io.Reader, stdout, stderr io.Writer) err
 			continue
 		}
 		if err := p.Apply(p.Operations); err != nil {
-			return fmt.Errorf("inject: %s: %w", name, err)
+			return fmt.Errorf("inject: %s: %w", o.name(), err)
 		}
 	}
 	if refused {
@@ -103,35 +129,53 @@ func injectCommand(args []string, stdin io.Reader, stdout, stderr io.Writer) err
 	}
 	text, err := stream.Bytes()
 	if err != nil {
-		return fmt.Errorf("inject: %s: %w", name, err)
+		return fmt.Errorf("inject: %s: %w", o.name(), err)
 	}
 	_, err = stdout.Write(text)
 	return err
 }
 
-// checkCommand explains what would be done, and finds mistakes.
-func checkCommand(args []string, stdin io.Reader, stdout io.Writer) error {
-	list := false
-	_, pods, name, err := look("check", args, stdin, stdout, func(fs *flag.FlagSet) {
-		fs.BoolFunc("list", "print the table of findings, in Markdown, and end", func(string) error {
-			list = true
-			return errList
-		})
-	})
-	out := bufio.NewWriter(stdout)
-	if list {
-		listFindings(out)
-		return out.Flush()
+// checkCommand explains what would be done with a manifest, and finds mistakes; or it
+// finds those of a cluster.
+func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) error {
+	var o offline
+	var k kube
+	var list, cluster bool
+	fs := o.flags("check")
+	fs.BoolVar(&list, "list", false, "print the table of findings, in Markdown, and end")
+	fs.BoolVar(&cluster, "cluster", false, "look at a cluster instead of a manifest; --kubeconfig, --context, -n and -A say which and where")
+	k.flags(fs)
+	all := false
+	for _, name := range []string{"A", "all-namespaces"} {
+		fs.BoolVar(&all, name, false, "look at all namespaces")
 	}
+	if err := parse(fs, args, stdout); err != nil {
+		return err
+	}
+	switch {
+	case list:
+		listFindings(stdout)
+		return nil
+	case cluster && o.file != "":
+		return errors.New("check: -f looks at a manifest, --cluster at a cluster; write one of them")
+	case cluster && all && k.namespace != "":
+		return errors.New("check: -A looks at all namespaces, -n at one; write one of them")
+	case cluster:
+		return checkCluster(ctx, k, all, o.inject, stdout)
+	case all || k != (kube{}):
+		return errors.New("check: -n, -A, --kubeconfig and --context go with --cluster")
+	}
+	_, pods, err := o.look("check", stdin)
 	if err != nil {
 		return err
 	}
+	out := bufio.NewWriter(stdout)
 	injected, mistaken := 0, 0
 	for _, p := range pods {
 		if p.LeftAlone == inject.NotAsked && len(p.Findings) == 0 {
 			continue
 		}
-		fmt.Fprintf(out, "%s: %s: ", name, p.Object)
+		fmt.Fprintf(out, "%s: %s: ", o.name(), p.Object)
 		switch {
 		case len(p.Mistakes()) > 0:
 			mistaken++
@@ -145,9 +189,7 @@ func checkCommand(args []string, stdin io.Reader, stdout io.Writer) error {
 				fmt.Fprintf(out, "  %s\n    %s: %s\n", s.Entry, s.Way, s.Explain())
 			}
 		}
-		for _, f := range p.Findings {
-			fmt.Fprintf(out, "  %s %s: %s\n", f.Severity(), f.Code, f.Text)
-		}
+		writeFindings(out, p.Findings)
 	}
 	fmt.Fprintf(out, "%d with the sidecar, %d with mistakes, %d others\n", injected, mistaken, len(pods)-injected-mistaken)
 	if err := out.Flush(); err != nil {
@@ -159,8 +201,12 @@ func checkCommand(args []string, stdin io.Reader, stdout io.Writer) error {
 	return nil
 }
 
-// errList ends the reading of flags.
-var errList = errors.New("list")
+// writeFindings writes those of one object, one a line.
+func writeFindings(w io.Writer, findings []inject.Finding) {
+	for _, f := range findings {
+		fmt.Fprintf(w, "  %s %s: %s\n", f.Severity(), f.Code, f.Text)
+	}
+}
 
 // listFindings writes the reference of findings.
 func listFindings(w io.Writer) {

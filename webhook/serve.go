@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -115,6 +116,8 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	log := slog.New(slog.NewJSONHandler(stderr, nil))
 	ctrllog.SetLogger(logr.FromSlogHandler(log.Handler()))
+	// What net/http has to say goes by the standard logger.
+	slog.SetDefault(log)
 	certificates, err := o.certificates(log)
 	if err != nil {
 		return err
@@ -146,7 +149,16 @@ func (o *options) certificates(log *slog.Logger) (certificates, error) {
 func (o *options) serve(ctx context.Context, certificates certificates, log *slog.Logger) error {
 	count := admit.Counter()
 	own := prometheus.NewRegistry()
-	own.MustRegister(count)
+	own.MustRegister(count, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "log_bridge_certificate_expiration_timestamp_seconds",
+		Help: "When the serving certificate ends, in seconds since 1970; 0 while there is none.",
+	}, func() float64 {
+		c, err := certificates.GetCertificate(nil)
+		if err != nil {
+			return 0
+		}
+		return float64(c.Leaf.NotAfter.Unix())
+	}))
 	server := webhook.NewServer(webhook.Options{Port: o.port, TLSOpts: []func(*tls.Config){func(c *tls.Config) {
 		c.MinVersion = tls.VersionTLS12
 		c.GetCertificate = certificates.GetCertificate

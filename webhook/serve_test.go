@@ -26,7 +26,7 @@ import (
 // requests may still come, and then ends by itself.
 func TestServe(t *testing.T) {
 	dir := t.TempDir()
-	certificate(t, dir)
+	end := certificate(t, dir)
 	hook, health, metrics := freePort(t), freePort(t), freePort(t)
 	ctx, tellToEnd := context.WithCancel(t.Context())
 	defer tellToEnd()
@@ -41,8 +41,16 @@ func TestServe(t *testing.T) {
 	if answer := review(t, hook); !strings.Contains(answer, `"allowed":true`) || !strings.Contains(answer, `"patchType":"JSONPatch"`) {
 		t.Errorf("answer %s, want a patch", answer)
 	}
-	if _, text := get("http://localhost:" + metrics + "/metrics"); !strings.Contains(text, `log_bridge_injections_total{reason="",result="injected"} 1`) {
-		t.Errorf("metrics do not count the pod:\n%s", text)
+	_, text := get("http://localhost:" + metrics + "/metrics")
+	for _, want := range []string{
+		`log_bridge_injections_total{reason="",result="injected"} 1`,
+		`log_bridge_injections_total{reason="panic",result="failed"} 0`,
+		fmt.Sprintf("log_bridge_certificate_expiration_timestamp_seconds %v", float64(end.Unix())),
+		`controller_runtime_webhook_requests_total{code="200",webhook="/mutate-pods"} 1`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s among the metrics:\n%s", want, text)
+		}
 	}
 
 	tellToEnd()
@@ -147,8 +155,8 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// certificate writes tls.crt and tls.key as a Secret holds them.
-func certificate(t *testing.T, dir string) {
+// certificate writes tls.crt and tls.key as a Secret holds them, and says when it ends.
+func certificate(t *testing.T, dir string) time.Time {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -168,4 +176,5 @@ func certificate(t *testing.T, dir string) {
 			t.Fatal(err)
 		}
 	}
+	return template.NotAfter
 }

@@ -23,6 +23,7 @@ import (
 // standIns are made from this machine in the place of public base images.
 var standIns = map[string]func() (image, error){
 	"busybox": busyboxImage,
+	"debian":  debianImage,
 	"golang":  golangImage,
 	"python":  pythonImage,
 }

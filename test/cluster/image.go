@@ -268,6 +268,25 @@ func pythonImage() (image, error) {
 	return image{config: imageConfig{Env: []string{searchPath}, Cmd: []string{"python3"}}, entries: entries}, nil
 }
 
+// debianImage is a small system with Debian's logrotate, which Debian's own small image would have to install.
+func debianImage() (image, error) {
+	if err := installPackages([]need{logrotate}); err != nil {
+		return image{}, err
+	}
+	entries, err := busyboxEntries()
+	if err != nil {
+		return image{}, err
+	}
+	libraries, err := sharedLibraries([]string{logrotate.path()})
+	if err != nil {
+		return image{}, err
+	}
+	for _, file := range append(libraries, logrotate.path()) {
+		entries = append(entries, entry{path: file, file: file})
+	}
+	return image{config: imageConfig{Env: []string{searchPath}, Cmd: []string{"sh"}}, entries: entries}, nil
+}
+
 // sharedLibraries returns the paths at which the dynamic linker finds what the objects need, and its own.
 func sharedLibraries(objects []string) ([]string, error) {
 	out, err := exec.Command("ldd", objects...).Output()

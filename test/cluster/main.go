@@ -32,9 +32,10 @@ const usage = `cluster runs a real Kubernetes of one node on this machine, for t
   cluster logs                 print the folder with the logs of its components
 
   cluster build --file DOCKERFILE --tag NAME:TAG --output IMAGE-TAR [--build-arg KEY=VALUE]… CONTEXT
-                               build an image; a base image golang, python or busybox that the Dockerfile
+                               build an image; a base image golang, python, debian or busybox that the Dockerfile
                                takes as a default of an ARG is made from this machine
-  cluster tool NAME            build a tool once and print its path: kubectl, helm, collector or golangci-lint
+  cluster tool NAME            build a tool once and print its path: kubectl, helm, helm3, collector or golangci-lint;
+                               or fetch busybox, a static one
   cluster install PACKAGE…     install Debian packages that tests run inside the node, where they are missing
 
 All verbs but build, tool and install take --name NAME (default "demo"), and --state DIR, the folder that holds the
@@ -69,7 +70,7 @@ func run(ctx context.Context, args []string) error {
 		return runBuild(ctx, flags, args)
 	case "tool":
 		if len(args) != 1 {
-			return errors.New("tool: want one name: kubectl, helm, collector or golangci-lint")
+			return errors.New("tool: want one name: kubectl, helm, helm3, collector, golangci-lint or busybox")
 		}
 		path, err := toolPath(ctx, args[0])
 		if err == nil {

@@ -21,8 +21,9 @@ type need struct {
 }
 
 var (
-	python  = need{"python3", []string{"/usr/bin/python3"}}
-	buildah = need{"buildah", []string{"/usr/bin/buildah"}}
+	python    = need{"python3", []string{"/usr/bin/python3"}}
+	buildah   = need{"buildah", []string{"/usr/bin/buildah"}}
+	logrotate = need{"logrotate", []string{"/usr/sbin/logrotate"}}
 
 	nodePackages = []need{
 		{"containerd", []string{"/usr/bin/containerd", "/usr/local/bin/containerd"}},

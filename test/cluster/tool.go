@@ -28,6 +28,7 @@ type tool struct {
 const (
 	kubernetesVersion = "v1.36.3"
 	helmVersion       = "v4.3.1"
+	helm3Version      = "v3.22.0"
 )
 
 var kube = tool{
@@ -47,18 +48,26 @@ var tools = []tool{
 		flags: []string{"-ldflags=-s -w -X helm.sh/helm/v4/internal/version.version=" + helmVersion},
 	},
 	{name: "collector", module: "test/tools/collector", pkg: ".", words: "a log collector, which takes about 4 minutes of CPU time", flags: []string{"-ldflags=-s -w"}},
+	{
+		name: "helm3", module: "test/tools/helm3", pkg: "helm.sh/helm/v3/cmd/helm",
+		words: "Helm " + helm3Version + ", which takes about 4 minutes of CPU time",
+		flags: []string{"-ldflags=-s -w -X helm.sh/helm/v3/internal/version.version=" + helm3Version},
+	},
 	{name: "golangci-lint", module: "test/tools/lint", pkg: "github.com/golangci/golangci-lint/v2/cmd/golangci-lint", words: "golangci-lint, which takes some minutes of CPU time"},
 }
 
 // toolPath returns the path of a compiled tool, by any of its names.
 func toolPath(ctx context.Context, name string) (string, error) {
+	if name == "busybox" {
+		return busyboxPath()
+	}
 	for _, t := range tools {
 		if t.name == name || slices.Contains(t.also, name) {
 			dir, err := t.build(ctx)
 			return filepath.Join(dir, name), err
 		}
 	}
-	return "", fmt.Errorf("tool: no tool %q; want kubectl, helm, collector or golangci-lint", name)
+	return "", fmt.Errorf("tool: no tool %q; want kubectl, helm, helm3, collector, golangci-lint or busybox", name)
 }
 
 // build returns the folder that holds the tool, after compiling it if need be.

@@ -2,15 +2,19 @@
 # demo.sh up|down: the story on a real Kubernetes, step by step on the terminal.
 #
 # Without more it starts a cluster of its own (test/cluster, as root on Debian) and builds the
-# images. With USE_KUBECONFIG=1 it uses the cluster that KUBECONFIG names, and the published
-# images.
+# images; DEMO_CLUSTER names that cluster, so that two may live side by side. With
+# USE_KUBECONFIG=1 it uses the cluster that KUBECONFIG names, and the published images.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cluster=${CLUSTER:-bin/cluster}
+name=${DEMO_CLUSTER:-demo}
 namespace=log-bridge-demo
 
-bold=$(tput bold 2>/dev/null || true)
-normal=$(tput sgr0 2>/dev/null || true)
+bold= normal=
+if [ -t 1 ]; then
+	bold=$(tput bold 2>/dev/null || true)
+	normal=$(tput sgr0 2>/dev/null || true)
+fi
 title() { printf '\n%s== %s%s\n' "$bold" "$*" "$normal"; }
 # show COMMAND…: run a command as a user would type it.
 show() { printf '\n%s$ %s%s\n' "$bold" "${1##*/} ${*:2}" "$normal"; "$@"; }
@@ -37,7 +41,7 @@ build_and_load() {
 	step "Building the example's image from examples/python-app-log/Dockerfile" \
 		"$cluster" build --file examples/python-app-log/Dockerfile --tag ghcr.io/log-bridge/python-app-log:1.0 --output $tars/python-app-log.tar examples/python-app-log
 	step "Giving the images to the cluster" \
-		"$cluster" load --name demo $tars/log-bridge.tar $tars/log-bridge-webhook.tar $tars/python-app-log.tar
+		"$cluster" load --name "$name" $tars/log-bridge.tar $tars/log-bridge-webhook.tar $tars/python-app-log.tar
 }
 
 # lines waits until the example has logged a few lines.
@@ -70,7 +74,7 @@ up() {
 			exit 1
 		fi
 		title "A real Kubernetes on this machine"
-		KUBECONFIG=$("$cluster" up --name demo)
+		KUBECONFIG=$("$cluster" up --name "$name")
 		export KUBECONFIG
 		kubectl=$("$cluster" tool kubectl)
 		helm=$("$cluster" tool helm)
@@ -102,7 +106,7 @@ up() {
 	kubectl logs -f -n $namespace deploy/python-app-log -c log-bridge
 	kubectl get pod -n $namespace -o yaml          # what was added
 	kubectl logs -n log-bridge deploy/log-bridge   # the webhook's decisions
-	make demo-down${USE_KUBECONFIG:+ USE_KUBECONFIG=1}
+	make demo-down${USE_KUBECONFIG:+ USE_KUBECONFIG=1}${DEMO_CLUSTER:+ DEMO_CLUSTER=$DEMO_CLUSTER}
 	END
 }
 
@@ -113,7 +117,7 @@ down() {
 		kubectl delete namespace log-bridge --ignore-not-found
 		return
 	fi
-	"$cluster" down --name demo
+	"$cluster" down --name "$name"
 	rm -rf dist/demo
 }
 

@@ -1,10 +1,15 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // A file in /tmp, on a node that protects sticky directories as most do: the whole directory is
@@ -195,41 +200,52 @@ spec:
 	start(3)
 }
 
-// A pod is deleted while it writes: what it wrote before it ended is all there.
+// A pod is deleted while it writes: what it wrote before it ended is all there, with each way of
+// sharing.
 func TestDeletedUnderLoad(t *testing.T) {
-	ns := namespace(t)
-	apply(t, ns, `
+	for way, file := range map[string]string{"volume": "/data/app.log", "directory": "/var/log/app/app.log", "file": "/srv/app.log"} {
+		t.Run(way, func(t *testing.T) {
+			ns := namespace(t)
+			apply(t, ns, strings.ReplaceAll(`
 apiVersion: v1
 kind: Pod
-metadata: {name: loaded, annotations: {log-bridge.dev/files: /srv/app.log}}
+metadata: {name: loaded, annotations: {log-bridge.dev/files: FILE}}
 spec:
   terminationGracePeriodSeconds: 30
+  volumes: [{name: data, emptyDir: {}}]
   containers:
   - name: app
     image: log-bridge.test/rotator:1
+    volumeMounts: [{name: data, mountPath: /data}]
     command:
     - sh
     - -c
     - |
-      trap 'echo "last $i" >> /srv/app.log; exit 0' TERM
-      i=0; while true; do i=$((i+1)); echo "line $i" >> /srv/app.log; done
-`)
-	stream := follow(t, "-n", ns, "loaded", "-c", "log-bridge")
-	n, last := 0, ""
-	for line := range stream {
-		if n++; n == 2000 {
-			kubectl(t, "delete", "pod", "-n", ns, "loaded", "--wait=false")
-		}
-		if last = line; strings.HasPrefix(line, "last ") {
-			break
-		}
-		if line != fmt.Sprintf("line %d", n) {
-			t.Fatalf("line %d: have %q", n, line)
-		}
-	}
-	// The signal may come between counting a line and writing it.
-	if last != fmt.Sprintf("last %d", n-1) && last != fmt.Sprintf("last %d", n) {
-		t.Errorf("the last line of %d is %q", n, last)
+      trap 'echo "last $i" >> FILE; exit 0' TERM
+      i=0; while true; do i=$((i+1)); echo "line $i" >> FILE; done
+`, "FILE", file))
+			eventually(t, "the first line", func() (bool, string) {
+				out, err := tryKubectl("-n", ns, "logs", "loaded", "-c", "log-bridge", "--limit-bytes=100")
+				return err == nil && out != "", fmt.Sprint(out, err)
+			})
+			stream := follow(t, "-n", ns, "loaded", "-c", "log-bridge")
+			n, last := 0, ""
+			for line := range stream {
+				if n++; n == 2000 {
+					kubectl(t, "delete", "pod", "-n", ns, "loaded", "--wait=false")
+				}
+				if last = line; strings.HasPrefix(line, "last ") {
+					break
+				}
+				if line != fmt.Sprintf("line %d", n) {
+					t.Fatalf("line %d: have %q", n, line)
+				}
+			}
+			// The signal may come between counting a line and writing it.
+			if last != fmt.Sprintf("last %d", n-1) && last != fmt.Sprintf("last %d", n) {
+				t.Errorf("the last line of %d is %q", n, last)
+			}
+		})
 	}
 }
 
@@ -260,33 +276,317 @@ spec:
 	equalLines(t, lines(t, "the line", atLeast(1), "-n", ns, "made", "-c", "log-bridge"), []string{"made"})
 }
 
-// A Guaranteed pod stays Guaranteed, under a quota that asks for limits and a LimitRange.
+// Quotas, LimitRanges and resources of the pod as a whole: the pod is admitted, runs, and keeps
+// its QoS class.
 func TestResources(t *testing.T) {
-	ns := namespace(t)
-	apply(t, ns, `
+	const quota = `
 apiVersion: v1
 kind: ResourceQuota
 metadata: {name: all}
 spec: {hard: {limits.cpu: "4", limits.memory: 4Gi, requests.cpu: "4", requests.memory: 4Gi}}
----
+---`
+	const limitRange = `
 apiVersion: v1
 kind: LimitRange
 metadata: {name: usual}
-spec: {limits: [{type: Container, default: {cpu: 500m, memory: 256Mi}, defaultRequest: {cpu: 50m, memory: 64Mi}}]}
----
+spec: {limits: [{type: Container, default: {cpu: 500m, memory: 256Mi}, defaultRequest: {cpu: 50m, memory: 64Mi}, max: {cpu: "1", memory: 512Mi}, min: {cpu: 1m, memory: 4Mi}}]}
+---`
+	for _, c := range []struct{ name, rules, pod, resources, class string }{
+		{"guaranteed under a quota", quota, "", "{limits: {cpu: 100m, memory: 64Mi}}", "Guaranteed"},
+		{"burstable under a quota", quota, "", "{limits: {cpu: 100m, memory: 64Mi}, requests: {cpu: 10m, memory: 32Mi}}", "Burstable"},
+		{"nothing under a LimitRange", limitRange, "", "{}", "Burstable"},
+		{"guaranteed under both", quota + limitRange, "", "{limits: {cpu: 100m, memory: 64Mi}}", "Guaranteed"},
+		{"nothing at all", "", "", "{}", "Burstable"},
+		{"guaranteed by resources of the pod", "", "resources: {limits: {cpu: 200m, memory: 128Mi}, requests: {cpu: 200m, memory: 128Mi}}", "{limits: {cpu: 200m, memory: 128Mi}}", "Guaranteed"},
+		{"limits of the pod alone", "", "resources: {limits: {cpu: 200m, memory: 128Mi}}", "{}", "Guaranteed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ns := namespace(t)
+			apply(t, ns, c.rules+fmt.Sprintf(`
 apiVersion: v1
 kind: Pod
-metadata: {name: guaranteed, annotations: {log-bridge.dev/files: /srv/app.log}}
+metadata: {name: paid, annotations: {log-bridge.dev/files: "/srv/file.log,/var/log/app/app.log"}}
+spec:
+  restartPolicy: Never
+  %s
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    command: [sh, -ec, 'echo paid >> /srv/file.log; echo paid >> /var/log/app/app.log']
+    resources: %s
+`, c.pod, c.resources))
+			equalLines(t, lines(t, "both lines", atLeast(2), "-n", ns, "paid", "-c", "log-bridge"), []string{"paid", "paid"})
+			if class := kubectl(t, "-n", ns, "get", "pod", "paid", "-o", "jsonpath={.status.qosClass}"); class != c.class {
+				t.Errorf("the pod's QoS class is %s, want %s", class, c.class)
+			}
+		})
+	}
+}
+
+// A LimitRange whose minimum the sidecar does not meet refuses the pod, and an annotation helps.
+func TestLimitRangeMinimum(t *testing.T) {
+	ns := namespace(t)
+	apply(t, ns, `
+apiVersion: v1
+kind: LimitRange
+metadata: {name: large}
+spec: {limits: [{type: Container, min: {cpu: 50m}}]}
+`)
+	pod := func(annotations string) string {
+		return "apiVersion: v1\nkind: Pod\nmetadata: {name: x, annotations: {" + annotations + "}}\nspec: {containers: [{name: app, image: x, resources: {requests: {cpu: 100m}}}]}\n"
+	}
+	for annotations, want := range map[string]string{
+		"":                               "created",
+		"log-bridge.dev/files: /app.log": "minimum cpu usage per Container is 50m, but request is 5m",
+		"log-bridge.dev/files: /app.log, log-bridge.dev/cpu-request: 50m": "created",
+	} {
+		eventually(t, "the LimitRange to count", func() (bool, string) {
+			out := dryRun(t, ns, pod(annotations))
+			return strings.Contains(out, want), out
+		})
+	}
+}
+
+// Volumes of the user: a claim with subPathExpr, whose folder the user's own init container makes, a
+// volume mounted in another, and a directory of the node, of which older lines are not repeated.
+func TestVolumes(t *testing.T) {
+	ns := namespace(t)
+	host := "/var/lib/" + ns // in the node; it goes with the cluster
+	kubectl(t, "create", "-f", writeFile(t, fmt.Sprintf(`
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: %s}
+spec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], storageClassName: "", claimRef: {namespace: %s, name: kept}, hostPath: {path: %s/claim, type: DirectoryOrCreate}}
+`, ns, ns, host)))
+	t.Cleanup(func() { kubectl(t, "delete", "pv", ns, "--wait=false") })
+	const pod = `
+apiVersion: v1
+kind: Pod
+metadata:
+  name: %s
+  annotations:
+    log-bridge.dev/format: prefix
+    log-bridge.dev/files: "%s"
+spec:
+  restartPolicy: Never
+  volumes:
+  - {name: kept, persistentVolumeClaim: {claimName: kept}}
+  - {name: node, hostPath: {path: ` + "%s" + `/host, type: DirectoryOrCreate}}
+  - {name: outer, emptyDir: {}}
+  - {name: inner, emptyDir: {}}
+  initContainers:
+  - name: make
+    image: log-bridge.test/rotator:1
+    volumeMounts: [{name: kept, mountPath: /kept}]
+    env: [{name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
+    command: [sh, -ec, 'mkdir -p /kept/logs; touch /kept/logs/$POD.log']
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    env: [{name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}, {name: FILE, value: $(POD).log}]
+    volumeMounts:
+    - {name: kept, mountPath: /srv/app.log, subPathExpr: logs/$(FILE)}
+    - {name: node, mountPath: /node}
+    - {name: outer, mountPath: /data}
+    - {name: inner, mountPath: /data/logs/inner}
+    command: [sh, -ec, 'for f in /srv/app.log /node/node.log /data/logs/outer.log /data/logs/inner/deep/inner.log; do mkdir -p $(dirname $f); echo $POD >> $f; done']
+---
+`
+	apply(t, ns, `
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: kept}
+spec: {accessModes: [ReadWriteOnce], storageClassName: "", volumeName: `+ns+`, resources: {requests: {storage: 1Gi}}}
+---`+strings.Replace(fmt.Sprintf(pod, "older", "/unused", host), "annotations:", "annotations:\n    log-bridge.dev/inject: 'false'", 1))
+	kubectl(t, "-n", ns, "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/older", "--timeout=180s")
+	apply(t, ns, fmt.Sprintf(pod, "newer", "/srv/app.log,/node/*.log,/data/**/*.log", host))
+	got := lines(t, "four lines", atLeast(4), "-n", ns, "newer", "-c", "log-bridge")
+	slices.Sort(got)
+	equalLines(t, got, []string{"app:/data/logs/inner/deep/inner.log newer", "app:/data/logs/outer.log newer", "app:/node/node.log newer", "app:/srv/app.log newer"})
+}
+
+// writeFile is the name of a file with a text.
+func writeFile(t *testing.T, text string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "manifest.yaml")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// An init container, a native sidecar and two containers are followed, each of another user, with
+// each way of sharing. Each sees its own files only.
+func TestSeveralContainersAndUsers(t *testing.T) {
+	ns := namespace(t)
+	container := func(name string, user int, more string) string {
+		return fmt.Sprintf(`
+  - name: %s
+    image: log-bridge.test/rotator:1
+    securityContext: {runAsUser: %d, runAsGroup: %d}
+    volumeMounts: [{name: data, mountPath: /data}]
+    command: [sh, -ec, 'for f in /srv/file.log /var/log/app/directory.log /data/%s.log; do echo "$(id -u) %s" >> $f; done; cat /var/log/app/README >&2%s']`, name, user, user, name, name, more)
+	}
+	var entries []string
+	for _, name := range []string{"first", "side", "one", "two"} {
+		entries = append(entries, name+":/srv/file.log", name+":/var/log/app/*.log", name+":/data/"+name+".log")
+	}
+	apply(t, ns, `
+apiVersion: v1
+kind: Pod
+metadata:
+  name: several
+  annotations: {log-bridge.dev/format: prefix, log-bridge.dev/files: "`+strings.Join(entries, ",")+`"}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: data, emptyDir: {}}]
+  initContainers:`+container("first", 1001, "")+container("side", 1002, "; exec sleep 3600")+"\n    restartPolicy: Always\n  containers:"+container("one", 1003, "")+container("two", 0, "")+"\n")
+	var want []string
+	for name, user := range map[string]int{"first": 1001, "side": 1002, "one": 1003, "two": 0} {
+		for _, file := range []string{"/srv/file.log", "/var/log/app/directory.log", "/data/" + name + ".log"} {
+			want = append(want, fmt.Sprintf("%s:%s %d %s", name, file, user, name))
+		}
+		if out := kubectlEventually(t, "-n", ns, "logs", "several", "-c", name); out != "read me\n" {
+			t.Errorf("%s says %q, want what its image's README has", name, out)
+		}
+	}
+	got := lines(t, "twelve lines", atLeast(12), "-n", ns, "several", "-c", "log-bridge")
+	slices.Sort(got)
+	slices.Sort(want)
+	equalLines(t, got, want)
+}
+
+// kubectlEventually is the first output of kubectl that is not empty.
+func kubectlEventually(t *testing.T, args ...string) string {
+	t.Helper()
+	var out string
+	eventually(t, "kubectl "+strings.Join(args, " "), func() (bool, string) {
+		var err error
+		out, err = tryKubectl(args...)
+		return err == nil && out != "", fmt.Sprint(out, err)
+	})
+	return out
+}
+
+// An image without a shell, or anything else but its program: what it has in its log directory is
+// there, and its lines come.
+func TestImageWithoutShell(t *testing.T) {
+	ns := namespace(t)
+	apply(t, ns, `
+apiVersion: v1
+kind: Pod
+metadata: {name: bare, annotations: {log-bridge.dev/files: /var/log/app/app.log}}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: app
+    image: log-bridge.test/shellless:1
+    command: [/busybox, cp, /var/log/app/link, /var/log/app/app.log]
+    securityContext: {readOnlyRootFilesystem: true}
+`)
+	equalLines(t, lines(t, "the line", atLeast(1), "-n", ns, "bare", "-c", "log-bridge"), []string{"of the image"})
+}
+
+// The containers that are added have no token of the service account; the application keeps its own.
+func TestNoToken(t *testing.T) {
+	ns := namespace(t)
+	const where = "/var/run/secrets/kubernetes.io/serviceaccount"
+	apply(t, ns, `
+apiVersion: v1
+kind: Pod
+metadata: {name: trusted, annotations: {log-bridge.dev/files: "/var/log/app/app.log"}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    command: [sh, -ec, 'test -s `+where+`/token; echo trusted > /var/log/app/app.log; exec sleep 3600']
+`)
+	equalLines(t, lines(t, "the line", atLeast(1), "-n", ns, "trusted", "-c", "log-bridge"), []string{"trusted"})
+	var pod corev1.Pod
+	if err := json.Unmarshal([]byte(kubectl(t, "-n", ns, "get", "pod", "trusted", "-o", "json")), &pod); err != nil {
+		t.Fatal(err)
+	}
+	if len(pod.Spec.InitContainers) != 2 {
+		t.Fatalf("%d init containers, want the sidecar and one that seeds", len(pod.Spec.InitContainers))
+	}
+	for _, c := range pod.Spec.InitContainers {
+		for _, m := range c.VolumeMounts {
+			if strings.HasPrefix(m.Name, "kube-api-access") {
+				t.Errorf("container %s mounts %s at %s", c.Name, m.Name, m.MountPath)
+			}
+		}
+	}
+	// The sidecar has no shell to look with, but its process can be looked at from the node.
+	id := sidecarID(t, ns, "trusted")
+	listed, err := output(command(bed.cluster, "exec", "--name", clusterName(), "--", "sh", "-c",
+		`ls -A /proc/$(ctr -n k8s.io tasks list | awk -v id=`+id+` '$1 == id {print $2}')/root`+where))
+	if err != nil || listed != "" {
+		t.Errorf("the sidecar sees %q at %s: %v", listed, where, err)
+	}
+}
+
+// A copy of an injected pod, as kubectl debug makes it: with all that was added it is left as it is,
+// without its init containers it is given them again.
+func TestCopiedPod(t *testing.T) {
+	ns := namespace(t)
+	apply(t, ns, `
+apiVersion: v1
+kind: Pod
+metadata: {name: original, annotations: {log-bridge.dev/files: "/srv/file.log,/var/log/app/app.log"}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    command: [sh, -ec, 'echo line >> /srv/file.log; echo line >> /var/log/app/app.log; exec sleep 3600']
+`)
+	want := []string{"line", "line"}
+	equalLines(t, lines(t, "both lines", atLeast(2), "-n", ns, "original", "-c", "log-bridge"), want)
+	names := containerNames(t, kubectl(t, "-n", ns, "get", "pod", "original", "-o", "json"))
+	for copied, flag := range map[string]string{"whole": "--keep-init-containers=true", "without": "--keep-init-containers=false"} {
+		kubectl(t, "-n", ns, "debug", "original", "--copy-to="+copied, "--keep-annotations=true", "--set-image=app=log-bridge.test/rotator:1", flag)
+		equalLines(t, lines(t, "both lines of the copy "+copied, atLeast(2), "-n", ns, copied, "-c", "log-bridge"), want)
+		if have := containerNames(t, kubectl(t, "-n", ns, "get", "pod", copied, "-o", "json")); have != names {
+			t.Errorf("%s: containers %s, want %s", copied, have, names)
+		}
+	}
+}
+
+// What inject prints runs where no webhook is, and a webhook that sees it leaves it as it is.
+func TestInjectedManifest(t *testing.T) {
+	ns := namespace(t, "log-bridge.dev/inject=false")
+	program := filepath.Join(t.TempDir(), "log-bridge-webhook")
+	if _, err := output(command("go", "build", "-C", bed.top, "-o", program, "./webhook")); err != nil {
+		t.Fatal(err)
+	}
+	const manifest = `
+apiVersion: v1
+kind: Pod
+metadata: {name: offline, annotations: {log-bridge.dev/files: "/srv/file.log,/var/log/app/app.log"}}
 spec:
   restartPolicy: Never
   containers:
   - name: app
     image: log-bridge.test/rotator:1
-    command: [sh, -ec, 'echo paid >> /srv/app.log']
-    resources: {limits: {cpu: 100m, memory: 64Mi}}
-`)
-	equalLines(t, lines(t, "the line", atLeast(1), "-n", ns, "guaranteed", "-c", "log-bridge"), []string{"paid"})
-	if class := kubectl(t, "-n", ns, "get", "pod", "guaranteed", "-o", "jsonpath={.status.qosClass}"); class != "Guaranteed" {
-		t.Errorf("the pod's QoS class is %s, want Guaranteed", class)
+    command: [sh, -ec, 'echo line >> /srv/file.log; echo line >> /var/log/app/app.log']
+`
+	made, err := output(command(program, "inject", "--image", "ghcr.io/log-bridge/log-bridge:test", "-f", writeFile(t, manifest)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, ns, made)
+	equalLines(t, lines(t, "both lines", atLeast(2), "-n", ns, "offline", "-c", "log-bridge"), []string{"line", "line"})
+	inNamespace := kubectl(t, "-n", ns, "get", "pod", "offline", "-o", "json")
+
+	kubectl(t, "label", "namespace", ns, "log-bridge.dev/inject-")
+	eventually(t, "the webhook's look", func() (bool, string) {
+		out := dryRun(t, ns, strings.Replace(manifest, "name: offline", "name: asks", 1), "--output=json")
+		return strings.HasPrefix(out, "{") && containerNames(t, out) == containerNames(t, inNamespace), out
+	})
+	out := dryRun(t, ns, strings.Replace(made, "name: offline", "name: again", 1), "--output=json")
+	if !strings.HasPrefix(out, "{") || containerNames(t, out) != containerNames(t, inNamespace) {
+		t.Errorf("with the webhook: %s", out)
 	}
 }

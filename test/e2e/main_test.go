@@ -24,7 +24,10 @@ var images = []struct{ tag, file, context string }{
 	{"ghcr.io/log-bridge/log-bridge:test", "Dockerfile.sidecar", "."},
 	{"ghcr.io/log-bridge/log-bridge-webhook:test", "Dockerfile.webhook", "."},
 	{"ghcr.io/log-bridge/python-app-log:1.0", "examples/python-app-log/Dockerfile", "examples/python-app-log"},
+	{"ghcr.io/log-bridge/examples:1.0", "examples/image/Dockerfile", "examples/image"},
+	{"docker.io/library/busybox:1.36", "test/e2e/testdata/busybox/Dockerfile", "test/e2e/testdata/busybox"},
 	{"log-bridge.test/rotator:1", "test/e2e/testdata/rotator/Dockerfile", "test/e2e/testdata/rotator"},
+	{"log-bridge.test/shellless:1", "test/e2e/testdata/shellless/Dockerfile", "test/e2e/testdata/shellless"},
 }
 
 // bed is what all tests share.

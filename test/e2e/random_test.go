@@ -10,21 +10,30 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/log-bridge/log-bridge/test/podgen"
 )
 
 // Whatever the API server accepts without our annotations, it accepts with them: either
-// injected, or refused by our webhook with a numbered sentence.
+// injected, with no lower QoS class, or refused by our webhook with a numbered sentence.
 func TestRandomPodsAreAccepted(t *testing.T) {
 	ns := namespace(t)
 	const pods = 200
 	plain, annotated := podList(t, pods, true), podList(t, pods, false)
 	valid, _ := judge(t, ns, plain)
 	accepted, said := judge(t, ns, annotated)
-	injected := 0
-	for _, pod := range accepted {
-		if strings.Contains(pod, `"log-bridge.dev/status"`) {
-			injected++
+	injected, guaranteed := 0, 0
+	rank := map[string]int{"BestEffort": 0, "Burstable": 1, "Guaranteed": 2}
+	for name, pod := range accepted {
+		if !strings.Contains(pod, `"log-bridge.dev/status"`) {
+			continue
+		}
+		injected++
+		if was, is := qosClass(t, valid[name]), qosClass(t, pod); rank[is] < rank[was] {
+			t.Errorf("%s: its QoS class was %s and is %s", name, was, is)
+		} else if was == "Guaranteed" {
+			guaranteed++
 		}
 	}
 	for _, line := range said {
@@ -41,9 +50,22 @@ func TestRandomPodsAreAccepted(t *testing.T) {
 		t.Errorf("of %d valid pods %d were accepted and %d refused; the API server said:\n%s", len(valid), len(accepted), refused, strings.Join(said, "\n"))
 	}
 	t.Logf("%d of %d pods are valid, %d of them were injected", len(valid), pods, injected)
-	if injected < pods/4 {
-		t.Errorf("%d of %d pods were injected; the generator no longer tests it", injected, pods)
+	if injected < pods/4 || guaranteed < 10 {
+		t.Errorf("%d of %d pods were injected, %d of them are Guaranteed; the generator no longer tests it", injected, pods, guaranteed)
 	}
+}
+
+// qosClass is what the API server found of a pod; nothing of one that it did not make.
+func qosClass(t *testing.T, pod string) string {
+	t.Helper()
+	if pod == "" {
+		return ""
+	}
+	var p corev1.Pod
+	if err := json.Unmarshal([]byte(pod), &p); err != nil {
+		t.Fatal(err)
+	}
+	return string(p.Status.QOSClass)
 }
 
 // podList is a list of random pods, with or without our annotations.

@@ -199,8 +199,12 @@ func (g gen) security(pod *corev1.Pod) {
 	pod.Spec.HostNetwork, pod.Spec.HostPID, pod.Spec.HostIPC = g.chance(0.05), false, false
 	pod.Spec.SecurityContext = nil
 	strict := g.chance(0.4)
-	if strict {
-		pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsNonRoot: &yes, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}
+	profile := &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}
+	inherited := g.chance(0.5)
+	if strict && inherited {
+		pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsNonRoot: &yes, SeccompProfile: profile}
+	} else if strict {
+		pod.Spec.SecurityContext = nil
 	} else if g.chance(0.5) {
 		pod.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: ids(), RunAsGroup: ids(), FSGroup: ids(), RunAsNonRoot: pick(g, nil, &yes, &no)}
 	}
@@ -208,6 +212,9 @@ func (g gen) security(pod *corev1.Pod) {
 		if c.Lifecycle, c.LivenessProbe, c.ReadinessProbe, c.StartupProbe, c.Ports = nil, nil, nil, nil, nil; strict {
 			user := int64(1000)
 			c.SecurityContext = &corev1.SecurityContext{AllowPrivilegeEscalation: &no, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}, RunAsUser: pick(g, nil, &user)}
+			if !inherited {
+				c.SecurityContext.RunAsNonRoot, c.SecurityContext.SeccompProfile = &yes, profile
+			}
 		} else if g.chance(0.5) {
 			c.SecurityContext = &corev1.SecurityContext{RunAsUser: ids(), RunAsGroup: ids(), RunAsNonRoot: pick(g, nil, &yes, &no)}
 			if g.chance(0.3) {

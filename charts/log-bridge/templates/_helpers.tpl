@@ -14,14 +14,40 @@
 {{- include "log-bridge.fullname" . -}}-webhook
 {{- end -}}
 
+{{/* What selects the webhook's pods. */}}
 {{- define "log-bridge.selector" -}}
+{{ include "log-bridge.instance" . }}
+app.kubernetes.io/component: webhook
+{{- end -}}
+
+{{- define "log-bridge.instance" -}}
 app.kubernetes.io/name: log-bridge
 app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/component: webhook
 {{- end -}}
 
 {{- define "log-bridge.labels" -}}
 {{ include "log-bridge.selector" . }}
+{{ include "log-bridge.commonLabels" . }}
+{{- end -}}
+
+{{/* Labels of what is not the webhook: its Service must not select these pods. */}}
+{{- define "log-bridge.testLabels" -}}
+{{ include "log-bridge.instance" . }}
+app.kubernetes.io/component: test
+{{ include "log-bridge.commonLabels" . }}
+{{- end -}}
+
+{{- define "log-bridge.prePullSelector" -}}
+{{ include "log-bridge.instance" . }}
+app.kubernetes.io/component: pre-pull
+{{- end -}}
+
+{{- define "log-bridge.prePullLabels" -}}
+{{ include "log-bridge.prePullSelector" . }}
+{{ include "log-bridge.commonLabels" . }}
+{{- end -}}
+
+{{- define "log-bridge.commonLabels" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 }}
@@ -101,6 +127,16 @@ namespaceSelector:
 {{- if .metricsPort -}}{{- $ports = append $ports (int .metricsPort) -}}{{- end -}}
 {{- if ne (len $ports) (len (uniq $ports)) -}}
 {{- fail (printf "webhook.port, webhook.healthPort and webhook.metricsPort must differ; they are %s" ($ports | join ", ")) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.prePull.enabled (eq .Values.image.pullPolicy "Always") -}}
+{{- fail "prePull.enabled is true, but with image.pullPolicy Always each pod asks the registry anyway; set image.pullPolicy to IfNotPresent, or prePull.enabled to false" -}}
+{{- end -}}
+{{- if not .Values.webhook.metricsPort -}}
+{{- range $part := list "serviceMonitor" "prometheusRule" "dashboard" -}}
+{{- if (index $.Values.monitoring $part).enabled -}}
+{{- fail (printf "monitoring.%s.enabled is true, but webhook.metricsPort is 0, so there are no metrics; set webhook.metricsPort to 8080, or monitoring.%s.enabled to false" $part $part) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.podDisruptionBudget.enabled (eq (int .Values.webhook.replicas) 1) (eq .Values.webhook.failurePolicy "Fail") -}}

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -36,6 +37,14 @@ type Ident struct {
 	Ino   uint64 // st_ino
 	Birth int64  // birth time in ns since 1970, 0 where the file system has none
 	Gen   uint32 // inode generation, 0 where the file system does not tell
+}
+
+// BirthOf is the time of birth that statx(2) told, as Ident has it.
+func BirthOf(st *unix.Statx_t) int64 {
+	if st.Mask&unix.STATX_BTIME == 0 {
+		return 0
+	}
+	return st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
 }
 
 // Same says whether both name the same file. A device number is compared only
@@ -84,6 +93,7 @@ type Store struct {
 	slots int   // pairs in the file
 	free  []int // pairs without a record
 	first bool
+	birth int64
 	buf   [SlotSize]byte
 	turn  []byte // for each pair, which slot is written next
 }
@@ -122,7 +132,7 @@ func Open(dir string) (*Store, map[int]Record, error) {
 		f.Close()
 		return nil, nil, fmt.Errorf("open the checkpoint: %w", err)
 	}
-	s := &Store{f: f, first: st.Size() == 0}
+	s := &Store{f: f, first: st.Size() == 0, birth: birth(f)}
 	s.slots = int((st.Size() + 2*SlotSize - 1) / (2 * SlotSize))
 	s.turn = make([]byte, s.slots)
 	records := map[int]Record{}
@@ -152,7 +162,20 @@ func Open(dir string) (*Store, map[int]Record, error) {
 
 // Nowhere is a store that keeps nothing, for where no checkpoint can be made. It does
 // not claim to be the first start, since a restart must not skip what it cannot know.
-func Nowhere() *Store { return &Store{} }
+func Nowhere() *Store { return &Store{birth: math.MaxInt64} }
+
+func birth(f *os.File) int64 {
+	var st unix.Statx_t
+	if unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &st) != nil || BirthOf(&st) == 0 {
+		return math.MaxInt64
+	}
+	return BirthOf(&st)
+}
+
+// Birth is when the checkpoint was made: the sidecar's first start, in ns since 1970 of the
+// clock that stamps files. Where the file system does not tell, or nothing is kept, it is the end
+// of all times.
+func (s *Store) Birth() int64 { return s.birth }
 
 // First says whether there was no checkpoint at all: the sidecar's first start.
 func (s *Store) First() bool { return s.first }

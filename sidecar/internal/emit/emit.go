@@ -128,6 +128,15 @@ func appendObject(b []byte, container, path string, line []byte, cut bool) []byt
 // JSON cannot carry, become U+FFFD.
 func EscapeJSON(b, p []byte) []byte {
 	for len(p) > 0 {
+		// Most of a line is as it is in JSON.
+		n := 0
+		for n < len(p) && plain[p[n]] {
+			n++
+		}
+		b, p = append(b, p[:n]...), p[n:]
+		if len(p) == 0 {
+			break
+		}
 		switch c := p[0]; {
 		case c == '"' || c == '\\':
 			b, p = append(b, '\\', c), p[1:]
@@ -137,11 +146,9 @@ func EscapeJSON(b, p []byte) []byte {
 			b, p = append(b, `\r`...), p[1:]
 		case c == '\n':
 			b, p = append(b, `\n`...), p[1:]
-		case c < ' ' || c == 0x7f:
+		case c < utf8.RuneSelf:
 			b, p = append(b, `\u00`...), p[1:]
 			b = append(b, "0123456789abcdef"[c>>4], "0123456789abcdef"[c&15])
-		case c < utf8.RuneSelf:
-			b, p = append(b, c), p[1:]
 		default:
 			r, n := utf8.DecodeRune(p)
 			if r == utf8.RuneError && n == 1 {
@@ -154,6 +161,15 @@ func EscapeJSON(b, p []byte) []byte {
 	}
 	return b
 }
+
+// plain are the bytes that are the same in a JSON string: ASCII but quotes, backslashes and
+// control characters.
+var plain = func() (t [256]bool) {
+	for c := ' '; c < 0x7f; c++ {
+		t[c] = c != '"' && c != '\\'
+	}
+	return t
+}()
 
 // Size formats a number of bytes for a sentence: 12 bytes, 3.4 MiB.
 func Size(n int64) string {

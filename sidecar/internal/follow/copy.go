@@ -2,7 +2,6 @@ package follow
 
 import (
 	"bytes"
-	"os"
 	"path"
 	"strings"
 	"time"
@@ -65,6 +64,7 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 		x.original = nil
 		return false
 	}
+	wait := false
 	for _, k := range f.open {
 		like := unlike
 		if k != x && k.Container == x.Container {
@@ -83,8 +83,8 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 		if !k.intact() {
 			// Truncated, and not yet noticed: that comes first, since it looks for
 			// the copy. When it is done x is judged again.
-			k.ready = true
-			return true
+			k.ready, wait = true, true
+			continue
 		}
 		if !x.headOf(k, st.Size) || !x.endsWithin(k, st.Size) {
 			continue
@@ -104,6 +104,9 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 			x.Flags |= checkpoint.Held
 			f.keep(x)
 		}
+		return true
+	}
+	if wait {
 		return true
 	}
 	if x.original != nil && !x.original.named && x.original.fd >= 0 && !ending {
@@ -157,43 +160,44 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 	if len(x.Head) == 0 {
 		return // nothing was ever seen in it
 	}
-	dir := path.Dir(x.node.Real)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return
-	}
 	// Of several copies the longest has the most that is not delivered.
 	var copies []*file
 	var best *file
 	var most int64 = -1
-	for _, e := range entries {
+	judge := func(c *file) bool {
+		size, ok := c.isCopyOf(x)
+		if ok {
+			copies = append(copies, c)
+			if size > most {
+				best, most = c, size
+			}
+		}
+		return ok
+	}
+	// Those that are held are open, wherever their directory was moved to.
+	for _, c := range f.open {
+		if c != x && c.Container == x.Container && c.Offset == 0 && !c.own {
+			judge(c)
+		}
+	}
+	dir := path.Dir(x.node.Real)
+	for _, e := range f.list(dir) {
 		if !e.Type().IsRegular() {
 			continue
 		}
 		n, err := tree.At(dir + "/" + e.Name())
+		if err != nil || f.inode[inode{n.Dev, n.Ino}] != nil {
+			continue
+		}
+		fd, err := n.Open()
 		if err != nil {
 			continue
 		}
-		c := f.inode[inode{n.Dev, n.Ino}]
-		if c == x || c != nil && (c.Offset > 0 || c.own) {
-			continue
-		}
-		if c == nil {
-			fd, err := n.Open()
-			if err != nil {
-				continue
-			}
-			c = &file{fd: fd, node: n, pair: -1}
-		}
-		if c.isCopyOf(x) {
-			copies = append(copies, c)
-			if n.Size > most {
-				best, most = c, n.Size
-			}
-		} else if c.pair < 0 {
-			unix.Close(c.fd)
+		if !judge(&file{fd: fd, node: n, pair: -1}) {
+			unix.Close(fd)
 		}
 	}
+	clear(f.listed)
 	for _, c := range copies {
 		switch {
 		case c.pair >= 0 && c != best:
@@ -205,6 +209,7 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 		case c.pair < 0:
 			n, fd := c.node, c.fd
 			n.Path = x.Path
+			var err error
 			if c, err = f.take(x.src, n, fd); c == nil || err != nil {
 				unix.Close(fd)
 				continue
@@ -222,19 +227,25 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 }
 
 // isCopyOf says whether x has the content that the original had before it was truncated, up
-// to the offset at least.
-func (x *file) isCopyOf(original *file) bool {
+// to the offset at least, and the size of x.
+func (x *file) isCopyOf(original *file) (size int64, ok bool) {
 	st, err := x.stat()
-	return err == nil && st.Size >= original.Offset && x.holds(original.Head, 0) && x.holds(original.Anchor, original.Offset-int64(len(original.Anchor)))
+	return st.Size, err == nil && st.Size >= original.Offset && x.holds(original.Head, 0) && x.holds(original.Anchor, original.Offset-int64(len(original.Anchor)))
+}
+
+// judgeAnew serves again what waits, perhaps as a copy, for a truncation to come to light.
+func (f *Follower) judgeAnew() {
+	for _, c := range f.open {
+		if c.Offset == 0 && !c.own {
+			c.ready = true
+		}
+	}
 }
 
 // settleCopies ends the holding of files whose original was truncated or is finished: what
 // is not the copy that was recovered from is a copy of what was delivered.
 func (f *Follower) settleCopies(original *file) {
 	for _, c := range f.open {
-		if c.Offset == 0 && !c.own {
-			c.ready = true // judged anew
-		}
 		if c.original != original || c.Flags&checkpoint.Copy != 0 {
 			continue
 		}

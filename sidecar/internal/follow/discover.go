@@ -47,12 +47,13 @@ func (f *Follower) look(now time.Time) {
 				f.lostName(x, now)
 			}
 		}
-		if lost := f.lostParked(); lost || f.closed != nil && !f.looked {
+		if lost := f.lostParked(); lost || f.hidden || f.closed != nil && !f.looked || len(f.closed) >= f.forgetAt {
 			f.findRotated(dirs, now)
 		}
-		for path, x := range holder {
-			f.findMissed(path, x, now)
+		for _, g := range f.gaps(holder) {
+			f.findMissed(g, now)
 		}
+		clear(f.listed)
 		f.order()
 		// A file made after the look and before the watch would be missed.
 		again = f.watch(dirs)
@@ -65,10 +66,10 @@ func (f *Follower) look(now time.Time) {
 }
 
 // found takes note of a match.
-func (f *Follower) found(src *source, n tree.Node, holder map[string]*file, now time.Time) {
-	about := src.Container + ":" + n.Path
+func (f *Follower) found(src *source, n tree.Node, holder map[contract.Place]*file, now time.Time) {
 	if !n.IsRegular() {
 		if n.Mode&unix.S_IFMT != unix.S_IFDIR || !src.IsGlob() {
+			about := src.Container + ":" + n.Path
 			f.say.Once(about, "%s is %s, not a file; it is not followed", about, n.Kind())
 		}
 		return
@@ -97,6 +98,8 @@ func (f *Follower) found(src *source, n tree.Node, holder map[string]*file, now 
 		f.say.Once("descriptors", "there are more files than the %d that log-bridge may have open; the others wait until those are delivered", f.limit)
 		return
 	}
+	place := contract.Place{Container: src.Container, Path: n.Path}
+	about := place.String()
 	if errors.Is(err, fs.ErrPermission) {
 		f.say.Once(about, "%s has mode %04o and belongs to user %d, so user %d, which log-bridge runs as, cannot read it; it is tried again. The annotation %s: \"%d\" would make log-bridge run as that user",
 			about, n.Mode&0o7777, n.Uid, os.Getuid(), contract.Prefix+contract.KeyRunAsUser, n.Uid)
@@ -118,7 +121,7 @@ func (f *Follower) found(src *source, n tree.Node, holder map[string]*file, now 
 		return
 	}
 	x.grew = now
-	if old := holder[about]; old != nil && old != x {
+	if old := holder[place]; old != nil && old != x {
 		f.stats.Rotations++
 	}
 	f.name(x, src, n)
@@ -134,6 +137,9 @@ func (f *Follower) name(x *file, src *source, n tree.Node) {
 		delete(f.real, x.node.Real)
 	}
 	moved := x.Path != n.Path
+	if x.node.Real != n.Real {
+		x.ready = true // events until now may have told of a name that nobody knew
+	}
 	x.named, x.node = true, n
 	f.real[n.Real] = x
 	if x.Flags&checkpoint.Copy != 0 {
@@ -316,20 +322,31 @@ func tellsChanges(dir string) bool {
 	return false
 }
 
+// list lists a directory, once in each look. It is sorted by name.
+func (f *Follower) list(dir string) []fs.DirEntry {
+	entries, ok := f.listed[dir]
+	if !ok {
+		entries, _ = os.ReadDir(dir)
+		f.listed[dir] = entries
+	}
+	return entries
+}
+
 // siblings are the names in the directory of a followed file that a rotation may
 // have given its earlier generations: NAME.* and NAME-*, but neither compressed nor
 // the small files that programs keep beside a log. The oldest comes first, as far as names
 // tell.
-func siblings(real string) []string {
+func (f *Follower) siblings(real string) []string {
 	dir, base := path.Dir(real), path.Base(real)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil
-	}
+	entries := f.list(dir)
+	at, _ := slices.BinarySearchFunc(entries, base, func(e fs.DirEntry, name string) int { return cmp.Compare(e.Name(), name) })
 	var names []string
-	for _, e := range entries {
+	for _, e := range entries[at:] {
 		rest, ok := strings.CutPrefix(e.Name(), base)
-		if !ok || rest == "" || rest[0] != '.' && rest[0] != '-' || !e.Type().IsRegular() || tree.Compressed(e.Name()) {
+		if !ok {
+			break
+		}
+		if rest == "" || rest[0] != '.' && rest[0] != '-' || !e.Type().IsRegular() || tree.Compressed(e.Name()) {
 			continue
 		}
 		switch rest {

@@ -44,6 +44,8 @@ type file struct {
 	keepBlocks bool  // freeing them is not possible
 	changed    int64 // the change time when it was parked
 
+	unkept bool // the checkpoint could not take its record
+
 	grew time.Time // when it last had something to deliver, or lost its name
 }
 
@@ -148,9 +150,7 @@ func ident(fd int) (checkpoint.Ident, error) {
 		return checkpoint.Ident{Dev: uint64(old.Dev), Ino: old.Ino}, nil //nolint:unconvert // Dev is 32 bits wide on some architectures
 	}
 	id := checkpoint.Ident{Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino}
-	if st.Mask&unix.STATX_BTIME != 0 {
-		id.Birth = st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
-	}
+	id.Birth = checkpoint.BirthOf(&st)
 	// Two files with one inode number born in one tick of the clock differ by this.
 	if gen, err := unix.IoctlGetUint32(fd, fsIocGetVersion); err == nil {
 		id.Gen = gen

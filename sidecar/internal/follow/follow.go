@@ -13,6 +13,8 @@
 package follow
 
 import (
+	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
@@ -31,10 +33,15 @@ const (
 	lookEvery = 5 * time.Second
 	// checkEvery is the time between two checks of all open files.
 	checkEvery = 2 * time.Second
-	// pollMin and pollMax bound the waits where there are no events; a wait doubles
-	// while nothing happens.
-	pollMin = 10 * time.Millisecond
-	pollMax = 250 * time.Millisecond
+	// pollMin and pollMax bound the waits where there are no events. In between a wait is
+	// a part of the time in which nothing happened, 1/pollPart: what is written after a
+	// second comes within an eighth of one, and what is idle costs little.
+	pollMin  = 10 * time.Millisecond
+	pollMax  = time.Second
+	pollPart = 8
+	// goneEvery is the time between two checks where a file without a name is open, which
+	// may be where no watch is.
+	goneEvery = 250 * time.Millisecond
 	// busyWait is how long a file that was written a moment ago is left alone, so
 	// that lines come in batches; busyIf is the time since the last delivery up
 	// to which a file counts as busy.
@@ -95,28 +102,32 @@ type Follower struct {
 	buf     []byte
 	stats   Stats
 
-	open   []*file          // the files with an open descriptor
-	turns  []*file          // open at the beginning of a round of turns
-	inode  map[inode]*file  // the same, by number
-	real   map[string]*file // the same, by where they were last found
-	alias  map[string]*file // the same, by their other names at the last look
-	closed []*file          // finished, parked, or from the checkpoint and not yet found
-	parked map[inode]*file  // of the closed, those that may be opened again
-	limit  int              // on len(open)
-	first  bool             // no look before this one, in this process or an earlier one
-	looked bool             // a look has been made in this process
-	ending bool             // draining
-	seeded prepare.SeedLists
+	open     []*file          // the files with an open descriptor
+	turns    []*file          // open at the beginning of a round of turns
+	inode    map[inode]*file  // the same, by number
+	real     map[string]*file // the same, by where they were last found
+	alias    map[string]*file // the same, by their other names at the last look
+	closed   []*file          // finished, parked, or from the checkpoint and not yet found
+	parked   map[inode]*file  // of the closed, those that may be opened again
+	forgetAt int              // how many closed ones ask for a look at which of them still exist
+	limit    int              // on len(open)
+	first    bool             // no look before this one, in this process or an earlier one
+	looked   bool             // a look has been made in this process
+	ending   bool             // draining
+	seeded   prepare.SeedLists
 
-	watched map[string]inode // directories with a watch
-	polled  bool             // some directory has none
-	round   uint64           // number of the look
-	stale   bool             // something changed that asks for a look
-	crowded bool             // the last look found files for which there is no descriptor
+	holder  map[contract.Place]*file // newest generations, as this look found them
+	count   map[contract.Place]int   // of the generations that are open
+	listed  map[string][]fs.DirEntry // directories that this look has listed
+	watched map[string]inode         // directories with a watch
+	polled  bool                     // some directory has none
+	round   uint64                   // number of the look
+	stale   bool                     // something changed that asks for a look
+	hidden  bool                     // a rotated file may not be read
+	crowded bool                     // the last look found files for which there is no descriptor
 
 	lastLook, lastCheck, lastSync, lastGrowth time.Time
-	poll                                      time.Duration // the next wait where there are no events
-	dirty                                     bool          // the checkpoint has changed since lastSync
+	dirty                                     bool // the checkpoint has changed since lastSync
 	keepFailed                                bool
 }
 
@@ -129,8 +140,8 @@ func New(o Options) *Follower {
 		cfg: o.Config, store: o.Store, stdout: o.Stdout, stderr: o.Stderr, say: o.Say, watcher: o.Watcher,
 		buf:   make([]byte, checkpoint.Window+blockSize),
 		inode: map[inode]*file{}, real: map[string]*file{}, alias: map[string]*file{}, watched: map[string]inode{},
-		parked: map[inode]*file{}, limit: openLimit(),
-		first: o.Store.First(), stale: true, poll: pollMin,
+		parked: map[inode]*file{}, listed: map[string][]fs.DirEntry{}, holder: map[contract.Place]*file{}, count: map[contract.Place]int{}, limit: openLimit(), forgetAt: forgetLeast,
+		first: o.Store.First(), stale: true,
 	}
 	trees := map[string]*tree.Tree{}
 	add := func(entries []contract.Entry, stderr bool) {
@@ -203,12 +214,16 @@ type Wait struct {
 // used. An error is one of the output, and the end: what was delivered is in the
 // checkpoint.
 func (f *Follower) Sweep(now time.Time) (Wait, error) {
-	if f.stale && now.Sub(f.lastLook) >= f.lookGap() || now.Sub(f.lastLook) >= f.lookAfter() {
+	if f.lastGrowth.IsZero() {
+		f.lastGrowth = now.Add(-busyIf) // the first sweep: an application is about to begin
+	}
+	if f.stale && now.Sub(f.lastLook) >= f.lookGap() || now.Sub(f.lastLook) >= f.lookAfter(now) {
 		f.look(now)
 	}
-	if now.Sub(f.lastCheck) >= f.checkAfter() {
+	if now.Sub(f.lastCheck) >= f.checkAfter(now) {
 		f.lastCheck = now
 		f.readyAll()
+		f.keepAgain()
 	}
 	delivered, more, err := f.serveAll(now)
 	if err != nil {
@@ -222,7 +237,6 @@ func (f *Follower) Sweep(now time.Time) (Wait, error) {
 	if delivered > 0 {
 		f.stale = f.stale || f.crowded // those that are delivered whole make room
 		f.lastGrowth = now
-		f.poll = pollMin
 	}
 	switch {
 	case more:
@@ -235,10 +249,7 @@ func (f *Follower) Sweep(now time.Time) (Wait, error) {
 	case f.stale:
 		return Wait{For: f.lookGap()}, nil
 	}
-	if f.polled && delivered == 0 {
-		f.poll = min(2*f.poll, pollMax)
-	}
-	return Wait{For: min(f.checkAfter(), f.lookAfter())}, nil
+	return Wait{For: min(f.checkAfter(now), f.lookAfter(now))}, nil
 }
 
 // serveAll gives each ready file a turn. more says that some are still ready, or again.
@@ -263,23 +274,25 @@ func (f *Follower) lookGap() time.Duration {
 	return lookGap + time.Duration(len(f.open))*lookGapEach
 }
 
-func (f *Follower) lookAfter() time.Duration {
+func (f *Follower) lookAfter(now time.Time) time.Duration {
 	if f.polled {
-		return f.poll
+		return f.pollAfter(now)
 	}
 	return lookEvery
 }
 
-func (f *Follower) checkAfter() time.Duration {
+func (f *Follower) checkAfter(now time.Time) time.Duration {
 	if f.polled {
-		return f.poll
+		return f.pollAfter(now)
 	}
-	for _, x := range f.open {
-		if !x.named {
-			return pollMax // a rotated file may be where no watch is
-		}
+	if slices.ContainsFunc(f.open, (*file).gone) {
+		return goneEvery
 	}
 	return checkEvery
+}
+
+func (f *Follower) pollAfter(now time.Time) time.Duration {
+	return min(max(now.Sub(f.lastGrowth)/pollPart, pollMin), pollMax)
 }
 
 // Drain delivers everything that the files hold at the end of the pod, unfinished
@@ -341,12 +354,22 @@ func (f *Follower) sink(x *file) *emit.Sink {
 func (f *Follower) keep(x *file) {
 	f.dirty = true
 	err := f.store.Put(x.pair, &x.Record)
+	x.unkept = err != nil
 	if (err != nil) != f.keepFailed {
 		f.keepFailed = err != nil
 		if err != nil {
 			f.say.Say("%v; lines go on, but a restart of the sidecar would repeat them", err)
 		} else {
 			f.say.Say("the checkpoint can be written again")
+		}
+	}
+}
+
+// keepAgain writes the records that could not be written.
+func (f *Follower) keepAgain() {
+	for _, x := range f.open {
+		if x.unkept {
+			f.keep(x)
 		}
 	}
 }

@@ -63,9 +63,7 @@ func (f *Follower) step(x *file, now time.Time) (delivered int64, again bool, er
 	if n < back || !bytes.Equal(buf[:back], x.Anchor) || x.Offset == 0 && !bytes.HasPrefix(buf[:n], x.Head) {
 		return 0, f.truncated(x, now), nil
 	}
-	if n > back && buf[back] == 0 && len(bytes.TrimRight(buf[:back], "\x00")) == 0 && x.emptied() {
-		// A writer without O_APPEND went on at its old position after truncate(0): the
-		// file begins with a hole, and the new lines stand behind it.
+	if n > back && x.atHole(buf[back]) {
 		return 0, f.skipHole(x), nil
 	}
 	if x.Flags&checkpoint.Cut != 0 && n > back {
@@ -188,6 +186,10 @@ func (f *Follower) flush(x *file) error {
 	if !x.holds(x.Anchor, x.Offset-int64(len(x.Anchor))) {
 		return nil // truncated: what was unfinished is gone
 	}
+	var next [1]byte
+	if n, err := x.pread(next[:], x.Offset); err == nil && n == 1 && x.atHole(next[0]) && !f.skipHole(x) {
+		return nil
+	}
 	end, err := f.dataEnd(x)
 	if err != nil {
 		f.readFailed(x, err)
@@ -290,6 +292,7 @@ func (f *Follower) truncated(x *file, now time.Time) bool {
 	default:
 		x.restart()
 	}
+	f.judgeAnew()
 	f.stats.Truncations++
 	f.keep(x)
 	return true
@@ -305,6 +308,12 @@ func (f *Follower) anchorAt(x *file) error {
 		x.restart() // it shrank again
 	}
 	return err
+}
+
+// atHole says whether what comes next, with the byte next, is a hole: a writer without O_APPEND went
+// on at its old position after truncate(0), and the new lines stand behind it.
+func (x *file) atHole(next byte) bool {
+	return next == 0 && len(bytes.TrimRight(x.Anchor, "\x00")) == 0 && x.emptied()
 }
 
 // emptied says whether a file that has nothing but NULs up to its offset was truncated: it

@@ -5,13 +5,13 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/log-bridge/log-bridge/sidecar/contract"
 	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
 	"github.com/log-bridge/log-bridge/sidecar/internal/tree"
 	"golang.org/x/sys/unix"
@@ -30,19 +30,25 @@ func (f *Follower) lostName(x *file, now time.Time) {
 // order lets the generations of each name follow one another: the oldest goes first,
 // and the one that has the name last.
 func (f *Follower) order() {
-	generations := map[string][]*file{}
+	clear(f.count)
+	several := false
 	for _, x := range f.open {
 		x.before = nil
-		if x.original != nil {
-			continue // held, and nobody waits for it
+		if x.original == nil { // else it is held, and nobody waits for it
+			f.count[x.place()]++
+			several = several || f.count[x.place()] > 1
 		}
-		key := x.Container + ":" + x.Path
-		generations[key] = append(generations[key], x)
+	}
+	if !several {
+		return
+	}
+	generations := map[contract.Place][]*file{}
+	for _, x := range f.open {
+		if name := x.place(); x.original == nil && f.count[name] > 1 {
+			generations[name] = append(generations[name], x)
+		}
 	}
 	for _, g := range generations {
-		if len(g) < 2 {
-			continue
-		}
 		slices.SortStableFunc(g, func(a, b *file) int {
 			if a.current() != b.current() {
 				if b.current() {
@@ -59,46 +65,61 @@ func (f *Follower) order() {
 	}
 }
 
+// place is the name that a file has, or had last.
+func (x *file) place() contract.Place { return contract.Place{Container: x.Container, Path: x.Path} }
+
 // current says whether a file has its name now, rather than being an earlier generation
 // or a copy of one.
 func (x *file) current() bool { return x.named && x.Flags&checkpoint.Copy == 0 }
 
 // findRotated looks for files that were closed unfinished and have lost their name since:
-// in the watched directories, by identity. After a restart it then walks all that the
-// sidecar sees of the containers, and forgets the files that are nowhere any more.
+// in the watched directories, by identity. After a restart, and whenever twice as many are known as
+// were left the last time, it then walks all that the sidecar sees of the containers, and forgets the
+// files that are nowhere any more. One that may
+// not be read is looked for again at the next look.
 func (f *Follower) findRotated(dirs map[string]bool, now time.Time) {
-	closed := map[uint64]bool{} // by inode number: false once it is found
+	f.hidden = false
+	// An inode number is soon used again, so the time of birth goes with it.
+	type birth struct {
+		ino uint64
+		at  int64
+	}
+	missing := map[birth]bool{}
 	for _, c := range f.closed {
-		closed[c.Ino] = true
+		if f.parked[inode{c.node.Dev, c.node.Ino}] != c {
+			missing[birth{c.Ino, c.Birth}] = true
+		}
 	}
 	visit := func(real string) {
-		var st unix.Stat_t
-		if unix.Lstat(real, &st) != nil || !closed[st.Ino] {
+		var st unix.Statx_t
+		if unix.Statx(unix.AT_FDCWD, real, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO|unix.STATX_BTIME, &st) != nil {
 			return
 		}
-		closed[st.Ino] = false
-		f.adopt(real, nil, "", func(c *file) bool { return c.Flags&checkpoint.Done == 0 }, now)
+		if b := (birth{st.Ino, checkpoint.BirthOf(&st)}); missing[b] {
+			missing[b] = false
+			f.adopt(real, nil, "", func(c *file) bool { return c.Flags&checkpoint.Done == 0 }, now)
+		}
 	}
 	for dir := range dirs {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			continue
-		}
-		for _, e := range entries {
+		for _, e := range f.list(dir) {
 			if e.Type().IsRegular() {
 				visit(dir + "/" + e.Name())
 			}
 		}
 	}
-	if f.looked || len(f.closed) == 0 || !f.walk(visit) {
+	if f.looked && len(f.closed) < f.forgetAt || len(f.closed) == 0 || !f.walk(visit) {
 		return
 	}
 	for _, c := range slices.Clone(f.closed) {
-		if closed[c.Ino] {
+		if missing[birth{c.Ino, c.Birth}] && (c.Flags&checkpoint.Done != 0 || !f.looked) {
 			f.forget(c)
 		}
 	}
+	f.forgetAt = max(forgetLeast, 2*len(f.closed))
 }
+
+// forgetLeast is how many closed files are remembered before those that are gone are forgotten.
+const forgetLeast = 64
 
 // walkMost is the most that is walked through after a restart: a volume of the user's may
 // hold millions of files that are not ours to follow.
@@ -143,52 +164,82 @@ func (f *Follower) forget(x *file) {
 
 // holders are the newest generations of each name that are known: those that have it, or
 // had it last, in this process or before a restart.
-func (f *Follower) holders() map[string]*file {
-	holder := make(map[string]*file, len(f.open))
+func (f *Follower) holders() map[contract.Place]*file {
+	clear(f.holder)
 	for _, files := range [][]*file{f.open, f.closed} {
 		for _, x := range files {
 			if x.Path == "" || x.Flags&checkpoint.Copy != 0 {
 				continue
 			}
-			name := x.Container + ":" + x.Path
-			if old := holder[name]; old == nil || !old.named && (x.named || x.Birth > old.Birth) {
-				holder[name] = x
+			name := x.place()
+			if old := f.holder[name]; old == nil || !old.named && (x.named || x.Birth > old.Birth) {
+				f.holder[name] = x
 			}
 		}
 	}
-	return holder
+	return f.holder
+}
+
+// A gap is where generations of a name may be missing: those that were born after the newest one
+// that is known.
+type gap struct {
+	name  contract.Place
+	since int64  // birth of the newest generation, in ns
+	real  string // where it was, if it was
+	first bool   // none is known: they were born since the sidecar first started
+}
+
+// gaps are the names to which something happened since the last look, and those of which no
+// generation was known.
+func (f *Follower) gaps(holder map[contract.Place]*file) (gaps []gap) {
+	for name, x := range holder {
+		if !x.named || x.place() != name {
+			gaps = append(gaps, gap{name, x.Birth, x.node.Real, false})
+		}
+	}
+	since := f.store.Birth()
+	for i := range f.sources {
+		src := &f.sources[i]
+		if name := (contract.Place{Container: src.Container, Path: src.Pattern}); !src.IsGlob() && holder[name] == nil {
+			gaps = append(gaps, gap{name, since, "", true})
+		}
+	}
+	for _, x := range f.open {
+		if x.round == f.round && x.Birth >= since && x.src.IsGlob() && x.current() && holder[x.place()] == nil {
+			gaps = append(gaps, gap{x.place(), since, "", true})
+		}
+	}
+	return gaps
 }
 
 // findMissed looks for generations of a name that came and went between two looks, or
-// while the sidecar was down: siblings of the name, born after the newest generation
-// that is known. old is that generation.
-func (f *Follower) findMissed(name string, old *file, now time.Time) {
-	if old.named && old.Container+":"+old.Path == name {
-		return // nothing happened to the name
-	}
-	container, name, _ := strings.Cut(name, ":")
-	src := f.sourceOf(container)
+// while the sidecar was down: siblings of the name.
+func (f *Follower) findMissed(g gap, now time.Time) {
+	src := f.sourceOf(g.name.Container)
 	if src == nil {
 		return
 	}
-	n, err := src.tree.Resolve(name)
+	n, err := src.tree.Resolve(g.name.Path)
 	if err != nil {
 		// Nobody has the name.
-		if n, err = src.tree.Resolve(path.Dir(name)); err != nil {
+		if n, err = src.tree.Resolve(path.Dir(g.name.Path)); err != nil {
 			return
 		}
 		switch {
 		case n.Real != "":
-			n.Real = path.Join(n.Real, path.Base(name))
-		case old.node.Real != "":
-			n.Real = old.node.Real // one file of a volume: its directory is not the container's
+			n.Real = path.Join(n.Real, path.Base(g.name.Path))
+		case g.real != "":
+			n.Real = g.real // one file of a volume: its directory is not the container's
 		default:
 			return
 		}
 	}
-	for _, real := range siblings(n.Real) {
+	for _, real := range f.siblings(n.Real) {
+		if g.first && !strings.ContainsAny(real[len(n.Real):], "0123456789") {
+			continue // it neither counts generations nor dates them: the log may be at its first
+		}
 		// Two files born in one tick of the kernel's clock (4 ms) have the same birth time.
-		f.adopt(real, src, name, func(c *file) bool { return c.Birth > old.Birth || c.Birth == old.Birth && c.Birth != 0 }, now)
+		f.adopt(real, src, g.name.Path, func(c *file) bool { return c.Birth >= g.since && c.Birth != 0 }, now)
 	}
 }
 
@@ -201,6 +252,10 @@ func (f *Follower) adopt(real string, src *source, path string, ok func(*file) b
 		return
 	}
 	fd, err := n.Open()
+	if errors.Is(err, fs.ErrPermission) {
+		f.hidden = true
+		return
+	}
 	if err != nil {
 		return
 	}
@@ -241,8 +296,11 @@ func (f *Follower) sourceOf(container string) *source {
 // finishGone closes the files without a name that are delivered whole and that
 // nobody can append to any more.
 func (f *Follower) finishGone(now time.Time) error {
+	if !slices.ContainsFunc(f.open, (*file).gone) {
+		return nil
+	}
 	for _, x := range slices.Clone(f.open) {
-		if x.named || x.ready || x.fd < 0 {
+		if !x.gone() || x.ready || x.fd < 0 {
 			continue
 		}
 		if x.original != nil {
@@ -287,6 +345,9 @@ func (f *Follower) finishGone(now time.Time) error {
 	return nil
 }
 
+// gone says that no source matches a file any more.
+func (x *file) gone() bool { return !x.named }
+
 // unread says whether a file holds a whole line that is not delivered.
 func (f *Follower) unread(x *file, size int64) bool {
 	if size <= x.Offset {
@@ -309,6 +370,7 @@ func (f *Follower) unread(x *file, size int64) bool {
 // that it may be met again.
 func (f *Follower) finish(x *file, exists bool) {
 	f.settleCopies(x)
+	f.judgeAnew()
 	f.close(x)
 	if !exists {
 		f.forget(x)

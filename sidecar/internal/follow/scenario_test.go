@@ -342,7 +342,7 @@ func TestF3_thousandsOfFiles(t *testing.T) {
 		}
 		want = append(want, s.each(names, "three")...)
 		slices.Sort(want)
-		s.want(strings.Join(sorted(s.rest(0)), ""), strings.Join(want, ""))
+		s.want(strings.Join(sorted(s.rest(time.Second)), ""), strings.Join(want, ""))
 		grown := memory.HeapAlloc
 		runtime.GC()
 		runtime.ReadMemStats(&memory)
@@ -432,6 +432,32 @@ func TestF10_checkpointDiskFull(t *testing.T) {
 	s.end()
 	s.start()
 	s.want(strings.Join(sorted(s.rest(0)), ""), strings.Join(want, ""))
+}
+
+// TestRotatedForEver: a log is rotated thousands of times, and only the last generations stay: what is
+// remembered of those that went is forgotten.
+func TestRotatedForEver(t *testing.T) {
+	bothWays(t, func(t *testing.T, events bool) {
+		s := newStage(t, events, "app:/logs/app.log")
+		s.start()
+		var want strings.Builder
+		for n := range 1000 {
+			line := fmt.Sprintf("generation %d\n", n)
+			want.WriteString(line)
+			s.append("app.log", line)
+			s.rest(0)
+			if n > 0 {
+				must(os.Rename(s.path("app.log.1"), s.path("app.log.2")))
+			}
+			must(os.Rename(s.path("app.log"), s.path("app.log.1")))
+		}
+		s.want(s.rest(6*time.Second), want.String())
+		st, err := os.Stat(s.checkpoint())
+		must(err)
+		if most := int64(200 * 2 * checkpoint.SlotSize); st.Size() > most {
+			t.Errorf("the checkpoint has %d bytes, want at most %d", st.Size(), most)
+		}
+	})
 }
 
 // records are what the checkpoint holds, by path.

@@ -166,7 +166,7 @@ var errRestless = errors.New("the Follower does not come to rest")
 func (s *sidecar) rest(idle time.Duration) error {
 	const short = 50 * time.Millisecond
 	if !s.events {
-		idle = max(idle, 300*time.Millisecond)
+		idle = max(idle, 1200*time.Millisecond)
 	}
 	var quiet time.Duration
 	for range 10_000 {
@@ -632,7 +632,7 @@ func image(t *testing.T, dir, kind string, args ...string) string {
 			t.Fatalf("%s: %v\n%s", cmd, err, out)
 		}
 	}
-	t.Cleanup(func() { must(exec.Command("umount", at).Run()) })
+	t.Cleanup(func() { must(unix.Unmount(at, unix.MNT_DETACH)) })
 	return open(at)
 }
 

@@ -37,11 +37,13 @@ func Compressed(name string) bool {
 
 // Glob finds what matches a pattern of contract.Entry. As in a shell, a wildcard
 // does not match a leading dot; ** matches any number of directories, but no links
-// to directories, so that it always ends.
+// to directories, so that it always ends. The result is good until the next Glob, which uses its
+// memory again.
 func (t *Tree) Glob(pattern string) Found {
-	var f Found
-	seen := map[string]bool{}
-	t.glob(&f, seen, "/", strings.Split(strings.Trim(pattern, "/"), "/"))
+	f := Found{Nodes: t.nodes[:0]}
+	clear(t.seen)
+	t.glob(&f, t.seen, "/", strings.Split(strings.Trim(pattern, "/"), "/"))
+	t.nodes = f.Nodes
 	return f
 }
 

@@ -26,6 +26,9 @@ import (
 // holds no open files; use it from one goroutine.
 type Tree struct {
 	views []view // deepest prefix first
+
+	nodes []Node          // of the last Glob
+	seen  map[string]bool // paths that it met
 }
 
 // view says that what the container sees at prefix is found in dir. Beneath
@@ -36,7 +39,7 @@ type view struct {
 
 // New makes the tree of one container.
 func New(container string, c contract.Config) *Tree {
-	t := &Tree{}
+	t := &Tree{seen: map[string]bool{}}
 	for _, v := range c.Views {
 		if v.Container == container {
 			t.views = append(t.views, view{prefix: v.Path, dir: v.Dir})

@@ -10,6 +10,7 @@ package admit
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -40,10 +41,13 @@ const (
 // Counter counts decisions by result and reason. The reason of a refusal is the
 // code of its first finding, of a pod left alone its inject.Reason.
 func Counter() *prometheus.CounterVec {
-	return prometheus.NewCounterVec(prometheus.CounterOpts{
+	count := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "log_bridge_injections_total",
 		Help: "Pods that were looked at, by result (injected, left-alone, refused, failed) and reason.",
 	}, []string{"result", "reason"})
+	// A counter that begins with its first failure would not rise by it, for an alert.
+	count.WithLabelValues(failed, "panic")
+	return count
 }
 
 // Decide is inject.Pod with its configuration.
@@ -54,13 +58,18 @@ type Decide func(*corev1.Pod) inject.Result
 func Handler(decide Decide, log *slog.Logger, count *prometheus.CounterVec) http.Handler {
 	h := handler{decide: decide, log: log, count: count}
 	hook := (&admission.Webhook{Handler: h}).WithRecoverPanic(false)
-	// The library's own lines about a request repeat ours.
-	hook.LogConstructor = func(logr.Logger, *admission.Request) logr.Logger { return logr.FromSlogHandler(log.Handler()) }
+	// The library's own lines about a request repeat ours, but for its errors.
+	hook.LogConstructor = func(logr.Logger, *admission.Request) logr.Logger {
+		return logr.FromSlogHandler(errorsOnly{log.Handler()})
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			if trouble := recover(); trouble != nil {
-				count.WithLabelValues(failed, "panic").Inc()
-				log.Error("admission failed", "error", fmt.Sprint(trouble), "stack", string(debug.Stack()))
+				// What Handle came upon has been told, with the pod's name.
+				if trouble != errTold {
+					count.WithLabelValues(failed, "panic").Inc()
+					log.Error("admission", "result", failed, "reason", "panic", "error", fmt.Sprint(trouble), "stack", string(debug.Stack()))
+				}
 				http.Error(w, "log-bridge-webhook failed at this request; its log says why", http.StatusInternalServerError)
 			}
 		}()
@@ -68,20 +77,43 @@ func Handler(decide Decide, log *slog.Logger, count *prometheus.CounterVec) http
 	})
 }
 
+// errorsOnly lets errors pass.
+type errorsOnly struct{ slog.Handler }
+
+func (h errorsOnly) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelError && h.Handler.Enabled(ctx, level)
+}
+
+// WithAttrs and WithGroup keep it so.
+func (h errorsOnly) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return errorsOnly{h.Handler.WithAttrs(attrs)}
+}
+
+func (h errorsOnly) WithGroup(name string) slog.Handler { return errorsOnly{h.Handler.WithGroup(name)} }
+
 type handler struct {
 	decide Decide
 	log    *slog.Logger
 	count  *prometheus.CounterVec
 }
 
+// errTold is the panic of a failure that Handle has counted and logged.
+var errTold = errors.New("a failed call")
+
 // Handle answers one request. It panics where the answer must be a failed call,
 // since the library has no other way to one.
 func (h handler) Handle(_ context.Context, req admission.Request) admission.Response {
 	start := time.Now()
+	var pod corev1.Pod
+	defer func() {
+		if trouble := recover(); trouble != nil {
+			h.done(req, start, failed, "panic", admission.Response{}, "generateName", pod.GenerateName, "error", fmt.Sprint(trouble), "stack", string(debug.Stack()))
+			panic(errTold)
+		}
+	}()
 	if req.Kind.Group != "" || req.Kind.Kind != "Pod" || req.Operation != admissionv1.Create || req.SubResource != "" {
 		return h.done(req, start, leftAlone, "not-a-new-pod", admission.Allowed(""))
 	}
-	var pod corev1.Pod
 	if err := json.Unmarshal(req.Object.Raw, &pod); err != nil {
 		panic(fmt.Errorf("pod of request %s: %w", req.UID, err))
 	}
@@ -119,7 +151,11 @@ func (h handler) done(req admission.Request, start time.Time, result, reason str
 	if response.Result != nil && response.Result.Message != "" {
 		attrs = append(attrs, "message", response.Result.Message)
 	}
-	h.log.Info("admission", attrs...)
+	level := slog.LevelInfo
+	if result == failed {
+		level = slog.LevelError
+	}
+	h.log.Log(context.Background(), level, "admission", attrs...)
 	return response
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	admissionv1 "k8s.io/api/admission/v1"
@@ -120,6 +121,47 @@ func TestLeftAlone(t *testing.T) {
 		}
 	}
 	s.counted(t, "left-alone", "not-asked")
+}
+
+// Each decision is one line of JSON with the same keys, whatever it is.
+func TestLog(t *testing.T) {
+	spec := `"spec":{"containers":[{"name":"app","image":"x"}]}}`
+	for name, c := range map[string]struct {
+		decide                     admit.Decide
+		pod                        string
+		result, reason, named, gen string
+	}{
+		"injected":   {decide, `{"metadata":{"name":"web","annotations":{"log-bridge.dev/files":"/a"}},` + spec, "injected", "", "web", ""},
+		"refused":    {decide, `{"metadata":{"generateName":"web-","annotations":{"log-bridge.dev/files":"a"}},` + spec, "refused", "LB0103", "", "web-"},
+		"left alone": {decide, `{"metadata":{"name":"web","annotations":{"log-bridge.dev/inject":"false"}},` + spec, "left-alone", "declined", "web", ""},
+		"failed":     {func(*corev1.Pod) inject.Result { panic("a defect") }, `{"metadata":{"generateName":"web-"},` + spec, "failed", "panic", "", "web-"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log bytes.Buffer
+			count := admit.Counter()
+			handler := admit.Handler(c.decide, slog.New(slog.NewJSONHandler(&log, nil)), count)
+			body := strings.Replace(review(c.pod), `"uid":"u-1"`, `"name":"`+c.named+`","uid":"u-1"`, 1)
+			request := httptest.NewRequest(http.MethodPost, admit.Path, strings.NewReader(body))
+			request.Header.Set("Content-Type", "application/json")
+			handler.ServeHTTP(httptest.NewRecorder(), request)
+			var line map[string]any
+			if err := json.Unmarshal(log.Bytes(), &line); err != nil {
+				t.Fatalf("%v: want one line of JSON, have\n%s", err, &log)
+			}
+			for key, want := range map[string]any{"msg": "admission", "namespace": "shop", "name": c.named, "generateName": c.gen, "uid": "u-1", "result": c.result, "reason": c.reason} {
+				if line[key] != want {
+					t.Errorf("%s: have %v, want %v", key, line[key], want)
+				}
+			}
+			duration, _ := line["duration"].(string)
+			if d, err := time.ParseDuration(duration); err != nil || d <= 0 {
+				t.Errorf("duration %q: %v", duration, err)
+			}
+			if n := testutil.ToFloat64(count.WithLabelValues(c.result, c.reason)); n != 1 {
+				t.Errorf("counted %v times", n)
+			}
+		})
+	}
 }
 
 func TestOtherObjectsAreAdmitted(t *testing.T) {

@@ -102,7 +102,32 @@ func FuzzReview(f *testing.F) {
 		if wrong := ask(h, review(pod), ""); wrong != "" {
 			t.Error(wrong)
 		}
-		if text := log.String(); strings.Contains(text, "admission failed") && !strings.Contains(text, "pod of request u-1") {
+		if text := log.String(); strings.Contains(text, "result=failed") && !strings.Contains(text, "pod of request u-1") {
+			t.Errorf("the handler panicked: %s", text)
+		}
+	})
+}
+
+// FuzzRequest: nothing that is sent makes the handler panic of itself, or deny without a
+// sentence. What is no review of a pod is a failed call, which ask lets pass.
+func FuzzRequest(f *testing.F) {
+	f.Add(review(string(podgen.Plain(1))))
+	f.Add(strings.Replace(review(string(podgen.Plain(2))), "CREATE", "UPDATE", 1))
+	f.Add(strings.Replace(review(string(podgen.Plain(3))), `"kind":"Pod"`, `"kind":"PodTemplate"`, 1))
+	f.Add(strings.Replace(review(`{}`), "admission.k8s.io/v1", "admission.k8s.io/v1beta1", 1))
+	bare := `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"kind":{"kind":"Pod"},"operation":"CREATE","object":{"metadata":{"annotations":{"log-bridge.dev/files":"/x"}},"spec":{"containers":[{"name":"a"}]}}}}`
+	for _, text := range []string{bare, ``, `{`, `[]`, `null`, `{"request":null}`, `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}`,
+		`{"apiVersion":"v1","kind":"Pod"}`, `{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"kind":{"kind":"Pod"},"operation":"CREATE","object":[]}}`} {
+		f.Add(text)
+	}
+	log := &strings.Builder{}
+	h := admit.Handler(decide, slog.New(slog.NewTextHandler(log, nil)), admit.Counter())
+	f.Fuzz(func(t *testing.T, body string) {
+		log.Reset()
+		if wrong := ask(h, body, ""); wrong != "" {
+			t.Error(wrong)
+		}
+		if text := log.String(); strings.Contains(text, "admission failed") && !strings.Contains(text, "pod of request") {
 			t.Errorf("the handler panicked: %s", text)
 		}
 	})
@@ -125,7 +150,7 @@ func FuzzFiles(f *testing.F) {
 		if wrong := ask(h, review(pod), pod); wrong != "" {
 			t.Error(wrong)
 		}
-		if strings.Contains(log.String(), "admission failed") {
+		if strings.Contains(log.String(), "result=failed") {
 			t.Errorf("the handler panicked: %s", log)
 		}
 	})

@@ -5,7 +5,8 @@ type Severity string
 
 // The severities.
 const (
-	// Mistake: the pod is refused until it is put right.
+	// Mistake: the pod is refused until it is put right. In a cluster: something does
+	// not work.
 	Mistake Severity = "mistake"
 	// Warning: the pod is admitted; something will probably not be as wanted.
 	Warning Severity = "warning"
@@ -47,7 +48,8 @@ type Row struct {
 }
 
 // The codes. 01: annotations. 02: containers and names. 03: sharing. 04: the
-// sidecar's rights and resources. 05: pods left alone. 06: manifests.
+// sidecar's rights and resources. 05: pods left alone. 06: manifests. 07: pods that
+// run in a cluster. 08: the webhook of a cluster.
 const (
 	LB0101 Code = "LB0101"
 	LB0102 Code = "LB0102"
@@ -82,6 +84,20 @@ const (
 	LB0502 Code = "LB0502"
 	LB0503 Code = "LB0503"
 	LB0601 Code = "LB0601"
+	LB0602 Code = "LB0602"
+	LB0701 Code = "LB0701"
+	LB0702 Code = "LB0702"
+	LB0703 Code = "LB0703"
+	LB0704 Code = "LB0704"
+	LB0801 Code = "LB0801"
+	LB0802 Code = "LB0802"
+	LB0803 Code = "LB0803"
+	LB0804 Code = "LB0804"
+	LB0805 Code = "LB0805"
+	LB0806 Code = "LB0806"
+	LB0807 Code = "LB0807"
+	LB0808 Code = "LB0808"
+	LB0809 Code = "LB0809"
 )
 
 // Codes is the table of findings, from which the reference is made.
@@ -119,4 +135,18 @@ var Codes = []Row{
 	{LB0502, Warning, "Mirror of a static pod", "Run inject on the manifest on the node."},
 	{LB0503, Warning, "Annotations edited after the injection", "Take the log-bridge parts out of the manifest, or edit the template."},
 	{LB0601, Mistake, "Annotation on a workload rather than on its pod template", "Move it to spec.template.metadata.annotations. Only check and inject look there."},
+	{LB0602, Warning, "Annotation in an object that check and inject do not look into", "Correct apiVersion and kind. With a kind that is not Kubernetes' own there is nothing to do: the webhook sees its pods."},
+	{LB0701, Mistake, "Annotated pod that runs without the sidecar", "Delete the pod, so that its controller makes it anew. It was made while no webhook answered, or before log-bridge was installed."},
+	{LB0702, Warning, "Annotated pod in a namespace that is left out", "Take the label log-bridge.dev/inject=false from the namespace, or the namespace out of the chart's webhook.excludedNamespaces; then delete the pod."},
+	{LB0703, Mistake, "Sidecar's image that a node cannot pull", "Keep the image where the node can pull it: image.repository, image.digest and prePull of the chart."},
+	{LB0704, Mistake, "Container of log-bridge that does not start or does not stay", "Read the sentence in its log, which names the remedy."},
+	{LB0801, Mistake, "Cluster without log-bridge", "Install the chart."},
+	{LB0802, Mistake, "MutatingWebhookConfiguration without a usable caBundle", "Certificates of mode self: the webhook writes it, so look at its pods. cert-manager: look at its cainjector. provided: set certificates.provided.caBundle."},
+	{LB0803, Mistake, "Certificate that the API server does not accept", "Renew it, or put the authority that signed it into the caBundle, as the sentence says."},
+	{LB0804, Warning, "Certificate that ends soon", "Renew it. In the modes self and cert-manager that should have happened by itself: look at the webhook's log, or at cert-manager's Certificate."},
+	{LB0805, Mistake, "Webhook of which no pod is ready", "Look at the pods that the sentence names."},
+	{LB0806, Warning, "Webhook pod that is not ready", "Look at the pod. The others serve meanwhile."},
+	{LB0807, Mistake, "Webhook that does not inject", "If its pods are ready, the API server cannot reach them: a firewall or a NetworkPolicy has to let it reach webhook.port; where it cannot reach pods at all, set webhook.hostNetwork."},
+	{LB0808, Warning, "Probe that somebody else refuses", "Read the sentence: a quota, a policy or another webhook refuses the probe, and may refuse annotated pods too."},
+	{LB0809, Warning, "Part that you may not look at", "Ask for the permission that the sentence names, or have somebody check who has it."},
 }

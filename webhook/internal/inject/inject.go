@@ -315,19 +315,36 @@ func (p *planner) compareStatus() {
 	if json.Unmarshal([]byte(p.pod.Annotations[annotation(contract.KeyStatus)]), &status) != nil {
 		status = Status{}
 	}
-	now := &planner{pod: p.pod}
-	now.readSettings()
-	if now.mistaken() || !p.asked() {
+	var wants []contract.Entry
+	for _, key := range []string{contract.KeyFiles, contract.KeyStderrFiles} {
+		value, ok := p.pod.Annotations[annotation(key)]
+		if !ok {
+			continue
+		}
+		entries, err := contract.ParseEntries(value)
+		if err != nil {
+			return
+		}
+		wants = append(wants, entries...)
+	}
+	if len(wants) == 0 {
 		return
 	}
-	var has, wants []string
+	// An entry without a container is one of any: another webhook may have put its own
+	// container before the one that was the first.
+	means := func(s Share, e contract.Entry) bool {
+		return s.Entry == e.String() || e.Container == "" && strings.HasSuffix(s.Entry, ":"+e.Pattern)
+	}
+	var has []string
+	same := true
 	for _, s := range status.Entries {
 		has = append(has, s.Entry)
+		same = same && slices.ContainsFunc(wants, func(e contract.Entry) bool { return means(s, e) })
 	}
-	for _, e := range slices.Concat(now.set.files, now.set.stderrFiles) {
-		wants = append(wants, e.String())
+	for _, e := range wants {
+		same = same && slices.ContainsFunc(status.Entries, func(s Share) bool { return means(s, e) })
 	}
-	if !slices.Equal(has, wants) {
+	if !same {
 		p.find(LB0503, "the pod already has a sidecar, which follows "+strings.Join(has, ", ")+" and not what the annotations now say; take the log-bridge parts out of the manifest, or edit the template it comes from")
 	}
 }

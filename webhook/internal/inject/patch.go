@@ -101,11 +101,14 @@ func add(path string, value any) jsonpatch.Operation {
 	return jsonpatch.NewOperation("add", path, value)
 }
 
+// escapes are those of a JSON pointer. Making it anew for each part took a fifth of an admission.
+var escapes = strings.NewReplacer("~", "~0", "/", "~1")
+
 // pointer is a JSON pointer (RFC 6901).
 func pointer(parts ...string) string {
 	var b strings.Builder
 	for _, part := range parts {
-		b.WriteString("/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(part))
+		b.WriteString("/" + escapes.Replace(part))
 	}
 	return b.String()
 }

@@ -56,6 +56,11 @@ func TestRandomPods(t *testing.T) {
 			seen[string(s.Way)]++
 		}
 
+		for _, op := range r.Operations {
+			if op.Operation != "add" {
+				t.Errorf("seed %d: operation %s of %s, want additions only", seed, op.Operation, op.Path)
+			}
+		}
 		text := apply(t, before, r)
 		var after corev1.Pod
 		decode(t, text, &after)
@@ -79,6 +84,16 @@ func TestRandomPods(t *testing.T) {
 		if again := inject.Pod(&after, config()); again.LeftAlone != inject.Already || len(again.Findings) > 0 {
 			t.Errorf("seed %d: a second time: left alone %q, %v", seed, again.LeftAlone, again.Findings)
 		}
+		copied(t, seed, text)
+		// Another webhook comes after us and puts its own parts before ours.
+		foreign := corev1.Container{Name: "foreign", VolumeMounts: []corev1.VolumeMount{{Name: "foreign", MountPath: "/etc/foreign"}}}
+		after.Spec.InitContainers = append([]corev1.Container{foreign}, after.Spec.InitContainers...)
+		foreign.Name = "foreign-too"
+		after.Spec.Containers = append([]corev1.Container{foreign}, after.Spec.Containers...)
+		after.Spec.Volumes = append([]corev1.Volume{{Name: "foreign"}}, after.Spec.Volumes...)
+		if again := inject.Pod(&after, config()); again.LeftAlone != inject.Already || len(again.Findings) > 0 {
+			t.Errorf("seed %d: after another webhook: left alone %q, %v", seed, again.LeftAlone, again.Findings)
+		}
 		if t.Failed() {
 			t.Logf("seed %d: %s", seed, before)
 			return
@@ -91,6 +106,40 @@ func TestRandomPods(t *testing.T) {
 		}
 	}
 	t.Log(seen)
+}
+
+// copied takes our containers out of an injected pod, as a copy without its init containers has
+// it, and checks that they are put back where they were, and that nothing else is touched.
+func copied(t *testing.T, seed uint64, text []byte) {
+	t.Helper()
+	var whole map[string]any
+	if err := json.Unmarshal(text, &whole); err != nil {
+		t.Fatal(err)
+	}
+	spec := whole["spec"].(map[string]any)
+	all := spec["initContainers"].([]any)
+	spec["initContainers"] = slices.DeleteFunc(slices.Clone(all), func(c any) bool {
+		m := c.(map[string]any)
+		command, _ := m["command"].([]any)
+		return m["name"] == contract.Container || len(command) > 1 && command[0] == "/log-bridge/.bin/log-bridge"
+	})
+	without, err := json.Marshal(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pod, untouched corev1.Pod
+	decode(t, without, &pod)
+	decode(t, without, &untouched)
+	r := inject.Pod(&pod, config())
+	if !reflect.DeepEqual(pod, untouched) {
+		t.Errorf("seed %d: the copied pod given to inject was changed", seed)
+	}
+	var want, have corev1.Pod
+	decode(t, text, &want)
+	decode(t, apply(t, without, r), &have)
+	if !reflect.DeepEqual(have, want) {
+		t.Errorf("seed %d: a copy without our containers is not as before: %v", seed, r.Findings)
+	}
 }
 
 func decode(t testing.TB, text []byte, into *corev1.Pod) {

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +24,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
 )
 
 // Stream is a sequence of documents.
@@ -32,6 +35,7 @@ type Stream struct {
 
 type document struct {
 	text []byte
+	line int // of the stream, before the document
 	json bool
 	// tree is nil until a patch needs it.
 	tree *yaml3.Node
@@ -42,10 +46,13 @@ type Pod struct {
 	// Object is the kind and name of the object that holds it, such as
 	// Deployment/web.
 	Object string
+	// Kind is the object's apiVersion and kind, such as apps/v1/Deployment.
+	Kind string
 	// Template says that the pod is the template of a workload.
 	Template bool
 	// Pod is what the API server would decode. For a template it has an owner if the
-	// workload makes several pods at a time.
+	// workload makes several pods at a time. It is nil for an object of a kind that is
+	// not Kubernetes' own, in which something like a pod has an annotation of ours.
 	Pod *corev1.Pod
 	// Outer are the annotations of the workload itself.
 	Outer map[string]string
@@ -69,12 +76,15 @@ func Read(text []byte) *Stream {
 				// `{` also begins a YAML document.
 				break
 			}
-			s.docs = append(s.docs, &document{text: doc, json: true})
+			before := text[:int(d.InputOffset())-len(doc)]
+			s.docs = append(s.docs, &document{text: doc, json: true, line: bytes.Count(before, []byte("\n"))})
 		}
 		s.docs = nil
 	}
+	line := 0
 	for _, doc := range split(text) {
-		s.docs = append(s.docs, &document{text: doc})
+		s.docs = append(s.docs, &document{text: doc, line: line})
+		line += bytes.Count(doc, []byte("\n"))
 	}
 	return s
 }
@@ -153,9 +163,12 @@ var templates = map[string][]string{
 }
 
 func (d *document) pods() ([]*Pod, error) {
+	if err := d.readable(); err != nil {
+		return nil, err
+	}
 	text, err := yaml.YAMLToJSON(d.text)
 	if err != nil {
-		return nil, fmt.Errorf("this is not YAML: %w", err)
+		return nil, d.notYAML(err)
 	}
 	var object any
 	if err := json.Unmarshal(text, &object); err != nil {
@@ -195,14 +208,17 @@ func (d *document) podsIn(object map[string]any, path, known string) ([]*Pod, er
 		return all, nil
 	}
 	where, ok := templates[is]
-	if !ok {
-		return nil, nil
-	}
 	name := text(object, "metadata", "name")
 	if name == "" {
 		name = text(object, "metadata", "generateName")
 	}
-	p := &Pod{Object: kind + "/" + name, Template: len(where) > 0, doc: d, path: path}
+	if !ok {
+		if !hasPod(object) {
+			return nil, nil
+		}
+		return []*Pod{{Object: kind + "/" + name, Kind: strings.TrimPrefix(is, "/")}}, nil
+	}
+	p := &Pod{Object: kind + "/" + name, Kind: is, Template: len(where) > 0, doc: d, path: path}
 	inner := any(object)
 	for _, key := range where {
 		m, _ := inner.(map[string]any)
@@ -210,7 +226,7 @@ func (d *document) podsIn(object map[string]any, path, known string) ([]*Pod, er
 		p.path += "/" + key
 	}
 	if inner == nil {
-		return nil, nil
+		inner = map[string]any{}
 	}
 	for _, of := range []struct {
 		what string
@@ -226,13 +242,32 @@ func (d *document) podsIn(object map[string]any, path, known string) ([]*Pod, er
 	}
 	p.Pod = &corev1.Pod{}
 	if err := json.Unmarshal(encoded, p.Pod); err != nil {
-		return nil, fmt.Errorf("%s: %s", p.Object, strings.TrimPrefix(err.Error(), "json: "))
+		return nil, fmt.Errorf("%s: %w", p.Object, wrongType(err, inner, where))
 	}
 	if p.Template {
 		p.Outer = annotations(object)
 		p.Pod.OwnerReferences = owner(kind, object)
 	}
 	return []*Pod{p}, nil
+}
+
+// hasPod says whether something in an object is like a pod and has an annotation of ours.
+func hasPod(v any) bool {
+	switch v := v.(type) {
+	case map[string]any:
+		spec, _ := v["spec"].(map[string]any)
+		if _, ok := spec["containers"].([]any); ok {
+			for key := range annotations(v) {
+				if strings.HasPrefix(key, contract.Prefix) {
+					return true
+				}
+			}
+		}
+		return slices.ContainsFunc(slices.Collect(maps.Values(v)), hasPod)
+	case []any:
+		return slices.ContainsFunc(v, hasPod)
+	}
+	return false
 }
 
 // owner stands for the controller that will own several pods at a time.
@@ -268,7 +303,7 @@ func stringsOnly(what string, object any) error {
 	metadata, _ := m["metadata"].(map[string]any)
 	values, _ := metadata["annotations"].(map[string]any)
 	for _, k := range slices.Sorted(keys(values)) {
-		if _, ok := values[k].(string); !ok {
+		if _, ok := values[k].(string); !ok && values[k] != nil { // null is the empty string
 			return fmt.Errorf("%s: annotation %s: the value %v is not a string; put it in quotes", what, k, values[k])
 		}
 	}

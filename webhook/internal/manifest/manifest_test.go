@@ -1,7 +1,9 @@
 package manifest_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -73,6 +75,75 @@ func TestApply(t *testing.T) {
 	}
 	if injected < 60 {
 		t.Errorf("%d of 450 texts were changed; the generator no longer tests it", injected)
+	}
+}
+
+// TestStyles: however a manifest is written, what stands in it means the same after an
+// addition, also to kubectl, for which a plain y is a truth value.
+func TestStyles(t *testing.T) {
+	text, err := os.ReadFile("testdata/styles.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string][]byte{
+		"as it stands":           text,
+		"line ends of DOS":       bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n")),
+		"with a byte order mark": append([]byte("\ufeff"), text...),
+	} {
+		stream := manifest.Read(text)
+		pods, err := stream.Pods()
+		if err != nil || len(pods) != 1 {
+			t.Fatalf("%s: %d pods, %v", name, len(pods), err)
+		}
+		r := inject.Pod(pods[0].Pod, inject.Config{Image: "s"})
+		if err := pods[0].Apply(r.Operations); err != nil || len(r.Operations) == 0 {
+			t.Fatalf("%s: %d operations, %v", name, len(r.Operations), err)
+		}
+		have, err := stream.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		asJSON, err := yaml.YAMLToJSON(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !same(t, patched(t, asJSON, r), have) {
+			t.Errorf("%s: the text means something else than the patch:\n%s", name, have)
+		}
+		if n := bytes.Count(have, []byte("\n")); bytes.Contains(text, []byte("\r")) && bytes.Count(have, []byte("\r\n")) != n {
+			t.Errorf("%s: of %d lines %d end so", name, n, bytes.Count(have, []byte("\r\n")))
+		}
+	}
+}
+
+// TestUnreadable: what cannot be understood is told in a sentence that says where, and what
+// to do.
+func TestUnreadable(t *testing.T) {
+	const pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec:\n  containers:\n  - name: app\n"
+	for _, c := range []struct{ name, text, want string }{
+		{"a tab", "a: b\n---\nc:\n\td: e\n", "document 2: line 4 begins with a tab; YAML is indented with spaces"},
+		{"another encoding", "a: b\nc: caf\xe9\n", "line 2 is not UTF-8; save the file as UTF-8"},
+		{"UTF-16", "\xff\xfea\x00:\x00 \x00b\x00\n\x00", "line 1 is not UTF-8; save the file as UTF-8"},
+		{"a template", "a: {{ .Values.x }}\nb: {{- c }}\n", "this is not YAML (near line 1): did not find expected node content; it looks like a template, so render it first, as helm template does"},
+		{"broken far below", strings.Repeat("a: b\n---\n", 10) + "a: [\n", "document 11: this is not YAML (near line 21): did not find expected node content"},
+		{"a key twice", pod + "    image: a\n    image: b\n", "line 8: the key image already stands in line 7; take one of the two out"},
+		{"a key twice, far below", "a: b\n---\n" + pod + "  containers: []\n", "document 2: line 9: the key containers already stands in line 7; take one of the two out"},
+		{"a key twice in JSON", "{\"a\": 1,\n\"a\": 2}", "line 2: the key a already stands in line 1; take one of the two out"},
+		{"something behind the end", "a: b\n...\nc: d\n", "line 3: something stands behind the end of the document; take it away, or write --- before it"},
+		{"something behind JSON", `{"a": "b"} c`, "line 1: something stands behind the end of the document; take it away, or write --- before it"},
+		{"a list", "- a\n", "this is no Kubernetes object; it has to be a mapping with apiVersion and kind"},
+		{"a number for a string", pod + "    env: [{name: A, value: 5}]\n", "Pod/x: spec.containers.env.value is a number, but has to be a string; put it in quotes"},
+		{"a string for a number", pod + "    ports: [{containerPort: '80'}]\n", "Pod/x: spec.containers.ports.containerPort is a string, but has to be a number"},
+		{"a list for a mapping", "apiVersion: batch/v1\nkind: Job\nmetadata: {name: x}\nspec: {template: [a]}", "Job/x: spec.template is a list, but has to be a mapping"},
+		{"a mapping for a list", strings.Replace(pod, "- name: app", "  name: app", 1), "Pod/x: spec.containers is a mapping, but has to be a list"},
+		{"a truth value for a string", strings.Replace(pod, "app", "on", 1), "Pod/x: spec.containers.name is true or false, but has to be a string; put it in quotes"},
+		{"no quantity", pod + "    resources: {limits: {cpu: much}}\n", `Pod/x: spec.containers.resources.limits.cpu: "much" is not a quantity; write one such as 100m or 64Mi`},
+		{"a number for an annotation", "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x, annotations: {a: 5}}\nspec: {template: {}}", "Deployment/x: annotation a: the value 5 is not a string; put it in quotes"},
+	} {
+		_, err := manifest.Read([]byte(c.text)).Pods()
+		if err == nil || !strings.HasPrefix(err.Error(), c.want) {
+			t.Errorf("%s: said\n  %v\nwant\n  %s", c.name, err, c.want)
+		}
 	}
 }
 

@@ -23,7 +23,7 @@ func (d *document) root() (*yaml3.Node, error) {
 			d.tree = &yaml3.Node{Kind: yaml3.DocumentNode, Content: []*yaml3.Node{tree}}
 		} else {
 			d.tree = &yaml3.Node{}
-			if err := yaml3.Unmarshal(d.text, d.tree); err != nil {
+			if err := yaml3.Unmarshal(bytes.ReplaceAll(d.text, dos, unix), d.tree); err != nil {
 				return nil, err
 			}
 		}
@@ -32,10 +32,21 @@ func (d *document) root() (*yaml3.Node, error) {
 	return d.tree.Content[0], nil
 }
 
+// The ends of lines.
+var unix, dos = []byte("\n"), []byte("\r\n")
+
 func (d *document) bytes() ([]byte, error) {
 	if d.tree == nil {
 		return d.text, nil
 	}
+	text, err := d.encode()
+	if bytes.Contains(d.text, dos) {
+		text = bytes.ReplaceAll(text, unix, dos)
+	}
+	return text, err
+}
+
+func (d *document) encode() ([]byte, error) {
 	var b bytes.Buffer
 	if d.json {
 		encodeJSON(&b, d.tree.Content[0], indentOf(d.text), "\n")
@@ -256,9 +267,10 @@ func decodeValue(d *json.Decoder) (*yaml3.Node, error) {
 	case bool:
 		return &yaml3.Node{Kind: yaml3.ScalarNode, Tag: "!!bool", Value: strconv.FormatBool(t)}, nil
 	case string:
+		// Unlike SetString, Encode puts y, no and on into quotes: to kubectl they are
+		// truth values.
 		n := &yaml3.Node{}
-		n.SetString(t)
-		return n, nil
+		return n, n.Encode(t)
 	}
 	return &yaml3.Node{Kind: yaml3.ScalarNode, Tag: "!!null", Value: "null"}, nil
 }

@@ -1,0 +1,202 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+)
+
+// TestBench measures what only a real cluster can show, and writes it as Markdown into the file
+// that the environment variable BENCH names. `make bench` runs it.
+func TestBench(t *testing.T) {
+	page := os.Getenv("BENCH")
+	if page == "" {
+		t.Skip("BENCH names no file; make bench sets it")
+	}
+	ns := namespace(t)
+	text := benchStart(t, ns) + benchAdmission(t, ns)
+	t.Log("\n" + text)
+	if err := os.WriteFile(page, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// benchStart compares how long a pod takes from its sandbox to its application, with and without the
+// sidecar, in turn.
+func benchStart(t *testing.T, ns string) string {
+	took := map[bool][]time.Duration{}
+	for round := range 7 {
+		for _, bridged := range []bool{false, true} {
+			name := fmt.Sprintf("start-%d-%v", round, bridged)
+			annotations := "{}"
+			if bridged {
+				annotations = "{log-bridge.dev/files: /srv/app.log}"
+			}
+			apply(t, ns, fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: %s, annotations: %s}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    command: [sh, -c, 'echo started; exec sleep 3600']
+`, name, annotations))
+			line := lines(t, "the first line", atLeast(1), "-n", ns, name, "-c", "app", "--timestamps")[0]
+			stamp, _, _ := strings.Cut(line, " ")
+			started, err := time.Parse(time.RFC3339Nano, stamp)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if round > 0 { // the first pulls in what is not in the page cache yet
+				took[bridged] = append(took[bridged], started.Sub(sandboxMade(t, ns, name)))
+			}
+			kubectl(t, "-n", ns, "delete", "pod", name)
+		}
+	}
+	var added []time.Duration
+	for i := range took[true] {
+		added = append(added, took[true][i]-took[false][i])
+	}
+	show := func(of []time.Duration) string {
+		s := slices.Sorted(slices.Values(of))
+		return fmt.Sprintf("%.2f (%.2f–%.2f)", s[len(s)/2].Seconds(), s[0].Seconds(), s[len(s)-1].Seconds())
+	}
+	return "### From sandbox to application\n\nOn a real kubelet, pods in turn without and with the sidecar, by the runtime's time stamps. Median and range, in seconds.\n\n" +
+		"| | s |\n|---|---|\n| without | " + show(took[false]) + " |\n| with the sidecar | " + show(took[true]) + " |\n| added, pair by pair | " + show(added) + " |\n\nGoal: at most 0.5 added.\n\n"
+}
+
+// sandboxMade is when containerd made a pod's sandbox.
+func sandboxMade(t *testing.T, ns, pod string) time.Time {
+	t.Helper()
+	ctr := func(args ...string) string {
+		out, err := output(command(bed.cluster, append([]string{"exec", "--name", clusterName(), "--", "ctr", "-n", "k8s.io", "containers"}, args...)...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(out)
+	}
+	id := ctr("list", "-q", fmt.Sprintf(`labels."io.kubernetes.pod.name"==%s,labels."io.kubernetes.pod.namespace"==%s,labels."io.cri-containerd.kind"==sandbox`, pod, ns))
+	var info struct{ CreatedAt time.Time }
+	if err := json.Unmarshal([]byte(ctr("info", id)), &info); err != nil {
+		t.Fatal(err)
+	}
+	return info.CreatedAt
+}
+
+// benchAdmission creates 100 annotated pods a second as server-side dry runs, and then some without
+// the annotation.
+func benchAdmission(t *testing.T, ns string) string {
+	ctrllog.SetLogger(logr.Discard())
+	config, err := clientcmd.BuildConfigFromFlags("", bed.kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.QPS = -1
+	api, err := client.New(config, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	create := func(ctx context.Context, annotations map[string]string) error {
+		return api.Create(ctx, &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: ns, GenerateName: "load-", Annotations: annotations},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "x"}}},
+		}, client.DryRunAll)
+	}
+	const seconds, rate = 20, 100
+	before := webhookMetrics(t)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var trouble error
+	begun := time.Now()
+	for n := range seconds * rate {
+		time.Sleep(time.Until(begun.Add(time.Duration(n) * time.Second / rate)))
+		wg.Go(func() {
+			if err := create(t.Context(), map[string]string{contract.Prefix + contract.KeyFiles: "/app/app.log"}); err != nil {
+				mu.Lock()
+				trouble = err
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(begun)
+	if trouble != nil {
+		t.Fatal(trouble)
+	}
+	after := webhookMetrics(t)
+	answered := after.count - before.count
+	var spread []string
+	for _, le := range []string{"0.005", "0.01", "0.025", "0.05", "0.1"} {
+		spread = append(spread, fmt.Sprintf("%.2f %% within %s s", 100*(after.within[le]-before.within[le])/answered, le))
+	}
+
+	calls := webhookCalls(t)
+	const plain = 200
+	for range plain {
+		if err := create(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	none := webhookCalls(t) - calls
+	return fmt.Sprintf("### Admission through a real API server\n\n%d annotated pods in %.0f s, as server-side dry runs over TLS; the webhook's own metrics, two replicas.\n\n"+
+		"| | |\n|---|---|\n| answered in the webhook | %s |\n| memory of a webhook pod (RSS), the larger of the two | %.1f MiB |\n| calls of the webhook for %d pods without the annotation, by the API server's count | %d |\n\n"+
+		"Goal: 99 %% within 5 ms, under 40 MiB, no call.\n\n",
+		seconds*rate, took.Seconds(), strings.Join(spread, ", "), after.rss/(1<<20), plain, none)
+}
+
+type webhookFigures struct {
+	count, rss float64
+	within     map[string]float64
+}
+
+// webhookMetrics adds up the metrics of the webhook's pods.
+func webhookMetrics(t *testing.T) webhookFigures {
+	t.Helper()
+	f := webhookFigures{within: map[string]float64{}}
+	for _, pod := range strings.Fields(kubectl(t, "-n", "log-bridge", "get", "pods", "-l", "app.kubernetes.io/component=webhook", "-o", "jsonpath={.items[*].metadata.name}")) {
+		text := kubectl(t, "get", "--raw", "/api/v1/namespaces/log-bridge/pods/"+pod+":8080/proxy/metrics")
+		for _, m := range regexp.MustCompile(`(?m)^controller_runtime_webhook_latency_seconds_(bucket|count)\{(?:le="([^"]*)",)?webhook="/mutate-pods"(?:,le="([^"]*)")?\} (\S+)$`).FindAllStringSubmatch(text, -1) {
+			n, _ := strconv.ParseFloat(m[4], 64)
+			if m[1] == "count" {
+				f.count += n
+			} else {
+				f.within[m[2]+m[3]] += n
+			}
+		}
+		if m := regexp.MustCompile(`(?m)^process_resident_memory_bytes (\S+)$`).FindStringSubmatch(text); m != nil {
+			n, _ := strconv.ParseFloat(m[1], 64)
+			f.rss = max(f.rss, n)
+		}
+	}
+	return f
+}
+
+// webhookCalls is how often the API server has called the webhook.
+func webhookCalls(t *testing.T) int {
+	t.Helper()
+	sum := 0
+	for _, m := range regexp.MustCompile(`(?m)^apiserver_admission_webhook_request_total\{.*name="inject.log-bridge.dev".*\} (\S+)$`).FindAllStringSubmatch(kubectl(t, "get", "--raw", "/metrics"), -1) {
+		n, _ := strconv.ParseFloat(m[1], 64)
+		sum += int(n)
+	}
+	return sum
+}

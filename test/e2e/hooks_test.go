@@ -1,0 +1,334 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+// hooks are webhooks of webhook/internal/admit/hooks that run inside the node for one test.
+type hooks struct {
+	port, ca string
+
+	mu     sync.Mutex
+	called map[string]int // by path
+}
+
+func startHooks(t *testing.T) *hooks {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "hooks")
+	build := command("go", "build", "-C", bed.top, "-o", program, "./webhook/internal/admit/hooks")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if _, err := output(build); err != nil {
+		t.Fatal(err)
+	}
+	cmd := command(bed.cluster, "exec", "--name", clusterName(), "--", program)
+	var log strings.Builder
+	cmd.Stderr = &log
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	h := &hooks{called: map[string]int{}}
+	lines := bufio.NewScanner(stdout)
+	for _, to := range []*string{&h.port, &h.ca} {
+		lines.Scan()
+		*to = lines.Text()
+	}
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		for lines.Scan() {
+			h.mu.Lock()
+			h.called[lines.Text()]++
+			h.mu.Unlock()
+		}
+		_, _ = io.Copy(io.Discard, stdout)
+	})
+	t.Cleanup(func() {
+		stdin.Close()
+		reader.Wait()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("the hooks' log:\n%s", log.String())
+		}
+	})
+	if h.ca == "" {
+		t.Fatal("the hooks did not start")
+	}
+	return h
+}
+
+func (h *hooks) calls(path string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.called[path]
+}
+
+// configure registers a webhook for one namespace, until the test ends: the chart's own
+// configuration with another address, so that its policies, timeout and conditions are those
+// that are tested. Several are called in the order of their names.
+func (h *hooks) configure(t *testing.T, name, ns, path string, set ...string) {
+	t.Helper()
+	args := []string{"template", "log-bridge", filepath.Join(bed.top, "charts/log-bridge"), "--show-only", "templates/mutatingwebhookconfiguration.yaml"}
+	for _, s := range set {
+		args = append(args, "--set", s)
+	}
+	text, err := output(command(bed.helm, args...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config map[string]any
+	if err := yaml.Unmarshal([]byte(text), &config); err != nil {
+		t.Fatal(err)
+	}
+	config["metadata"] = map[string]any{"name": name}
+	hook := config["webhooks"].([]any)[0].(map[string]any)
+	hook["clientConfig"] = map[string]any{"url": "https://127.0.0.1:" + h.port + path, "caBundle": h.ca}
+	hook["namespaceSelector"] = map[string]any{"matchLabels": map[string]any{"kubernetes.io/metadata.name": ns}}
+	if path == "/foreign" || path == "/openshift" {
+		// What is not ours looks at all pods.
+		delete(hook, "matchConditions")
+		hook["name"] = strings.TrimPrefix(path, "/") + ".example.com"
+	}
+	manifest, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := command(bed.kubectl, "--kubeconfig", bed.kubeconfig, "apply", "-f", "-")
+	cmd.Stdin = strings.NewReader(string(manifest))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	t.Cleanup(func() {
+		if _, err := tryKubectl("delete", "mutatingwebhookconfiguration", name, "--ignore-not-found"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// post sends a pod to the API server as it stands, byte for byte, as a dry run. It returns
+// the pod that the API server would make, or the error.
+func post(t *testing.T, ns, pod string) (string, error) {
+	t.Helper()
+	cmd := command(bed.kubectl, "--kubeconfig", bed.kubeconfig, "create", "--raw", "/api/v1/namespaces/"+ns+"/pods?dryRun=All", "-f", "-")
+	cmd.Stdin = strings.NewReader(pod)
+	return output(cmd)
+}
+
+// asked is a small pod as JSON, with one environment variable and, where it is annotated, our
+// annotation.
+func asked(annotated bool, value string) string {
+	annotations := ""
+	if annotated {
+		annotations = `,"annotations":{"log-bridge.dev/files":"/app/app.log"}`
+	}
+	return `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x"` + annotations + `},"spec":{"containers":[{"name":"app","image":"x","env":[{"name":"A","value":"` + value + `"}]}]}}`
+}
+
+// names of the init containers, and of the containers behind a bar, of a pod's JSON.
+func containerNames(t *testing.T, pod string) string {
+	t.Helper()
+	var p struct {
+		Spec struct {
+			InitContainers, Containers []struct{ Name string }
+		}
+	}
+	if err := json.Unmarshal([]byte(pod), &p); err != nil {
+		t.Fatalf("%v: %.500s", err, pod)
+	}
+	var all []string
+	for _, c := range p.Spec.InitContainers {
+		all = append(all, c.Name)
+	}
+	all = append(all, "|")
+	for _, c := range p.Spec.Containers {
+		all = append(all, c.Name)
+	}
+	return strings.Join(all, " ")
+}
+
+// What a failure of the webhook leads to is the failurePolicy's to decide, whatever it is that
+// fails; and a pod without the annotation never notices.
+//
+// The API server takes requests of up to 3 MiB. One that is near to it is injected like any
+// other. A request of more than 7 MiB, which the webhook's library does not read, reaches it all
+// the same: in the review that the API server writes, each < takes six bytes.
+func TestFailurePolicy(t *testing.T) {
+	ns := namespace(t, "log-bridge.dev/inject=false") // keeps the installed webhook out
+	h := startHooks(t)
+	down := &hooks{port: "1", ca: h.ca}
+	plain := asked(false, "x")
+	before, err := post(t, ns, plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const unchanged, with = "| app", "log-bridge | app"
+	if names := containerNames(t, before); names != unchanged {
+		t.Fatalf("without a webhook: containers %s", names)
+	}
+
+	for _, policy := range []string{"Ignore", "Fail"} {
+		for _, c := range []struct {
+			name  string
+			hooks *hooks
+			path  string
+			pod   string
+		}{
+			{"down", down, "/works", asked(true, "x")},
+			{"slow", h, "/slow", asked(true, "x")},
+			{"panics", h, "/panics", asked(true, "x")},
+			{"7 MiB", h, "/works", asked(true, strings.Repeat("<", 5<<18))},
+		} {
+			t.Run(policy+" "+c.name, func(t *testing.T) {
+				called := c.hooks.calls(c.path)
+				c.hooks.configure(t, "test-failure-policy", ns, c.path, "webhook.failurePolicy="+policy)
+				// The API server hears of it a moment later. Until then all pods are as before, or
+				// as with the configuration before this one.
+				eventually(t, "a failed call", func() (bool, string) {
+					ignored := failOpen(t)
+					made, err := post(t, ns, c.pod)
+					came := c.hooks == down || c.hooks.calls(c.path) > called
+					switch {
+					case policy == "Fail" && err != nil && !strings.Contains(err.Error(), `failed calling webhook "inject.log-bridge.dev"`):
+						t.Fatalf("refused, but not for the failed call: %.2000s", err)
+					case policy == "Fail":
+						return err != nil && came, "admitted, or no call came"
+					case err != nil:
+						t.Fatalf("refused in spite of failurePolicy Ignore: %.2000s", err)
+					case containerNames(t, made) != unchanged:
+						t.Fatalf("made %s, want the pod as it was", containerNames(t, made))
+					}
+					return failOpen(t) > ignored && came, "no failed call is counted, or none came"
+				})
+				called = c.hooks.calls(c.path)
+				if made, err := post(t, ns, plain); err != nil || containerNames(t, made) != unchanged {
+					t.Errorf("a pod without the annotation: %.2000s %v", made, err)
+				}
+				if now := c.hooks.calls(c.path); now != called {
+					t.Errorf("a pod without the annotation was sent to the webhook")
+				}
+			})
+		}
+		// The same configuration with a webhook that works.
+		t.Run(policy+" works", func(t *testing.T) {
+			h.configure(t, "test-failure-policy", ns, "/works", "webhook.failurePolicy="+policy)
+			eventually(t, "injection", func() (bool, string) {
+				made, err := post(t, ns, asked(true, "x"))
+				return err == nil && containerNames(t, made) == with, fmt.Sprintf("%.2000s %v", made, err)
+			})
+			// What is around the value takes less than 1 KiB.
+			made, err := post(t, ns, asked(true, strings.Repeat("x", 3<<20-1<<10)))
+			if err != nil || containerNames(t, made) != with {
+				t.Errorf("a pod of nearly 3 MiB: %.2000s %v", made, err)
+			}
+			if _, err := post(t, ns, asked(true, strings.Repeat("x", 3<<20))); err == nil || !strings.Contains(err.Error(), "limit is 3145728") {
+				t.Errorf("a pod of more than 3 MiB: %.2000s; the API server is said to take none", fmt.Sprint(err))
+			}
+		})
+	}
+}
+
+// Another webhook, before or after ours, adds containers, a volume and mounts, also to the
+// sidecar. Ours is asked again after it; the pod has one sidecar, and its line is there once.
+func TestOtherWebhooks(t *testing.T) {
+	h := startHooks(t)
+	for _, c := range []struct{ name, config, containers string }{
+		{"before", "a-foreign", "log-bridge log-bridge-seed-app foreign-proxy | foreign app"},
+		{"after", "z-foreign", "foreign-proxy log-bridge log-bridge-seed-app | foreign app"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ns := namespace(t)
+			h.configure(t, c.config, ns, "/foreign")
+			eventually(t, "the other webhook", func() (bool, string) {
+				made, err := post(t, ns, asked(false, "x"))
+				return err == nil && containerNames(t, made) == "foreign-proxy | foreign app", fmt.Sprint(made, err)
+			})
+			apply(t, ns, `
+apiVersion: v1
+kind: Pod
+metadata: {name: meshed, annotations: {log-bridge.dev/files: "app:/var/log/app/app.log,app:/srv/file.log"}}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    command: [sh, -ec, 'cat /var/log/app/README; echo one > /var/log/app/app.log; echo two > /srv/file.log']
+`)
+			got := lines(t, "two lines", atLeast(2), "-n", ns, "meshed", "-c", "log-bridge")
+			if text := strings.Join(got, " "); text != "one two" && text != "two one" {
+				t.Errorf("have %q, want the lines one and two", got)
+			}
+			pod := kubectl(t, "-n", ns, "get", "pod", "meshed", "-o", "json")
+			if names := containerNames(t, pod); names != c.containers {
+				t.Errorf("containers %s, want %s", names, c.containers)
+			}
+			if n := strings.Count(pod, `"mountPath": "/etc/foreign"`); n < 2 {
+				t.Errorf("the other webhook's mount is there %d times:\n%s", n, pod)
+			}
+			kubectl(t, "-n", ns, "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/meshed", "--timeout=180s")
+			if c.name == "after" {
+				eventually(t, "our webhook's second look", func() (bool, string) {
+					out := kubectl(t, "-n", "log-bridge", "logs", "-l", "app.kubernetes.io/component=webhook", "--tail=-1")
+					for line := range strings.Lines(out) {
+						if strings.Contains(line, `"namespace":"`+ns+`"`) && strings.Contains(line, `"reason":"already-injected"`) {
+							return true, ""
+						}
+					}
+					return false, out
+				})
+			}
+		})
+	}
+}
+
+// A platform that gives each container a user of the namespace, as OpenShift does, before our
+// webhook or after it: files that only this user may read are read.
+func TestAssignedUsers(t *testing.T) {
+	h := startHooks(t)
+	for _, config := range []string{"a-openshift", "z-openshift"} {
+		t.Run(config, func(t *testing.T) {
+			ns := namespace(t, "pod-security.kubernetes.io/enforce=restricted")
+			h.configure(t, config, ns, "/openshift")
+			const strict = `
+apiVersion: v1
+kind: Pod
+metadata: {name: assigned, annotations: {log-bridge.dev/files: "/var/log/app/app.log,/srv/file.log"}}
+spec:
+  restartPolicy: Never
+  securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}, fsGroup: 1000680000}
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    command: [sh, -ec, 'umask 077; id -u; echo one > /var/log/app/app.log; echo two > /srv/file.log; echo three > /var/log/app/new.log; stat -c %a /var/log/app/app.log']
+    securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+`
+			eventually(t, "the platform's user", func() (bool, string) {
+				out := dryRun(t, ns, strict, "--output=jsonpath={.spec.initContainers[*].securityContext.runAsUser}")
+				return out == "1000680000 1000680000", out
+			})
+			apply(t, ns, strict)
+			got := lines(t, "two lines", atLeast(2), "-n", ns, "assigned", "-c", "log-bridge")
+			if text := strings.Join(got, " "); text != "one two" && text != "two one" {
+				t.Errorf("have %q, want the lines one and two", got)
+			}
+			equalLines(t, lines(t, "the application's words", atLeast(2), "-n", ns, "assigned", "-c", "app"), []string{"1000680000", "600"})
+		})
+	}
+}

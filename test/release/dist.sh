@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# dist.sh VERSION: everything that a release consists of, in dist/VERSION, without a registry and without a key:
+# programs and images for two architectures, the chart, lists of components, checksums. Then it looks at what it made.
+#
+# One number is everywhere: of the tag v1.2.3, the programs say 1.2.3, the images have the tag 1.2.3, and so has the chart as
+# its version and appVersion, which is the images' tag where nobody sets another.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+cluster=${CLUSTER:-bin/cluster}
+tool() { go tool -modfile=test/tools/release/go.mod "$@"; }
+
+version=${1:-}
+version=${version#v}
+if ! [[ $version =~ ^[0-9]+\.[0-9]+\.[0-9]+(-[0-9A-Za-z.-]+)?$ ]]; then
+	echo "dist.sh: \"${1:-}\" is not a version; write one such as v0.1.0: make dist VERSION=v0.1.0" >&2
+	exit 2
+fi
+architectures="amd64 arm64"
+declare -A sources=([log-bridge]=sidecar [log-bridge-webhook]=webhook)
+out=dist/$version
+time=$(git log -1 --format=%ct) # of what is packed, so that the same commit makes the same archives
+rm -rf "$out"
+mkdir -p "$out/programs"
+
+for arch in $architectures; do
+	for program in "${!sources[@]}"; do
+		echo "$program for linux/$arch …"
+		mkdir -p "$out/programs/$arch"
+		CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -ldflags "-s -w -X main.version=$version" \
+			-o "$out/programs/$arch/$program" "./${sources[$program]}"
+		"$cluster" build --file "Dockerfile.${sources[$program]}" --tag "ghcr.io/log-bridge/$program:$version" \
+			--build-arg "VERSION=$version" --platform "linux/$arch" --output "$out/$program-image-$arch.tar" .
+	done
+	cp LICENSE README.md "$out/programs/$arch/"
+	tar --create --sort=name --mtime="@$time" --owner=0 --group=0 --numeric-owner --directory "$out/programs/$arch" . |
+		gzip --no-name > "$out/log-bridge_${version}_linux_$arch.tar.gz"
+done
+
+echo "lists of components …"
+for program in "${!sources[@]}"; do
+	tool cyclonedx-gomod bin -json -std -version "v$version" -output "$out/$program.cdx.json" "$out/programs/amd64/$program"
+done
+
+echo "the chart …"
+helm=$("$cluster" tool helm)
+"$helm" package charts/log-bridge --version "$version" --app-version "$version" --destination "$out" > /dev/null
+(cd "$out" && sha256sum -- *.tar.gz *.tgz *.cdx.json *.tar > SHA256SUMS)
+
+# What follows makes sure that it is what it is called.
+fail() {
+	echo "dist.sh: $*" >&2
+	exit 1
+}
+declare -A machines=([amd64]=x86-64 [arm64]=aarch64)
+check=$(mktemp -d)
+trap 'rm -rf "$check"' EXIT
+for arch in $architectures; do
+	mkdir "$check/$arch"
+	tar --extract --gzip --file "$out/log-bridge_${version}_linux_$arch.tar.gz" --directory "$check/$arch"
+	for program in "${!sources[@]}"; do
+		go version -m "$check/$arch/$program" | grep -q "GOARCH=$arch$" || fail "$program for $arch is for another architecture"
+		readelf --file-header "$check/$arch/$program" | grep -iq "Machine:.*${machines[$arch]}" || fail "$program for $arch is for another machine"
+		readelf --program-headers "$check/$arch/$program" | grep -q INTERP && fail "$program for $arch needs shared libraries"
+		config=$(tar --extract --to-stdout --file "$out/$program-image-$arch.tar" manifest.json | sed 's/.*"Config":"\([^"]*\)".*/\1/')
+		tar --extract --to-stdout --file "$out/$program-image-$arch.tar" "$config" | grep -q "\"architecture\":\"$arch\"" ||
+			fail "the image of $program for $arch is for another architecture"
+	done
+done
+here=$(go env GOARCH)
+[ "$("$check/$here/log-bridge" version)" = "log-bridge $version" ] || fail "log-bridge does not say that it is $version"
+[ "$("$check/$here/log-bridge-webhook" version)" = "$version" ] || fail "log-bridge-webhook does not say that it is $version"
+"$helm" lint --quiet "$out/log-bridge-$version.tgz" || fail "the chart has faults"
+rendered=$("$helm" template log-bridge "$out/log-bridge-$version.tgz")
+for program in "${!sources[@]}"; do
+	grep -q "ghcr.io/log-bridge/$program:$version\$" <<< "$rendered" || fail "the chart does not take $program:$version"
+	grep -q 'fsnotify\|controller-runtime' "$out/$program.cdx.json" || fail "the list of components of $program has not its dependencies"
+done
+(cd "$out" && sha256sum --check --quiet SHA256SUMS) || fail "the checksums do not fit"
+rm -r "$out/programs"
+echo "dist/$version is complete:"
+(cd "$out" && find . -type f -printf '  %s %P\n' | sort -k2)

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"time"
+
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // ways to log in that a kubeconfig may name
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/log-bridge/log-bridge/webhook/internal/inject"
+	"github.com/log-bridge/log-bridge/webhook/internal/survey"
+)
+
+// kube are kubectl's flags that say which cluster and namespace.
+type kube struct {
+	kubeconfig, context, namespace string
+}
+
+func (k *kube) flags(fs *flag.FlagSet) {
+	fs.StringVar(&k.kubeconfig, "kubeconfig", "", "`FILE` that names the cluster (default: as for kubectl)")
+	fs.StringVar(&k.context, "context", "", "`NAME` of the context of the kubeconfig to use")
+	for _, name := range []string{"n", "namespace"} {
+		fs.StringVar(&k.namespace, name, "", "`NAMESPACE` to look at (default: that of the context)")
+	}
+}
+
+// cluster is the way there, and the namespace. In a pod without a kubeconfig, it is the
+// pod's cluster and namespace.
+func (k *kube) cluster() (*rest.Config, string, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = k.kubeconfig
+	overrides := &clientcmd.ConfigOverrides{CurrentContext: k.context}
+	overrides.Context.Namespace = k.namespace
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
+	config, err := loader.ClientConfig()
+	if err != nil {
+		return nil, "", fmt.Errorf("no cluster to look at; name its kubeconfig with --kubeconfig or KUBECONFIG: %w", err)
+	}
+	config.UserAgent = "log-bridge-webhook/" + version
+	namespace, _, err := loader.Namespace()
+	if err != nil {
+		return nil, "", fmt.Errorf("namespace of the kubeconfig: %w", err)
+	}
+	return config, namespace, nil
+}
+
+// patience is how long a probe is tried again, unless the person says otherwise.
+const patience = 10 * time.Second
+
+// probeCommand shows whether an annotated pod would get the sidecar in a namespace.
+func probeCommand(ctx context.Context, args []string, stdout io.Writer) error {
+	var k kube
+	fs := flag.NewFlagSet("probe", flag.ContinueOnError)
+	k.flags(fs)
+	with := fs.String("image", image(), "`IMAGE` of the probe's container, which is not run")
+	wait := fs.Duration("timeout", patience, "how long to try again")
+	if err := parse(fs, args, stdout); err != nil {
+		return err
+	}
+	config, namespace, err := k.cluster()
+	if err != nil {
+		return fmt.Errorf("probe: %w", err)
+	}
+	outcome, findings, err := survey.Probe(ctx, config, namespace, *with, *wait)
+	if err != nil {
+		return fmt.Errorf("probe: %w", err)
+	}
+	fmt.Fprintf(stdout, "namespace %s: the webhook %s\n", namespace, outcome)
+	writeFindings(stdout, findings)
+	switch outcome {
+	case survey.Injects:
+		return nil
+	case survey.Fails:
+		return errMistakes
+	}
+	return errors.New("probe: the probe could not be tried")
+}
+
+// checkCluster finds what is wrong in a cluster.
+func checkCluster(ctx context.Context, k kube, all bool, c inject.Config, stdout io.Writer) error {
+	config, namespace, err := k.cluster()
+	if err != nil {
+		return fmt.Errorf("check: %w", err)
+	}
+	if all {
+		namespace = ""
+	}
+	report, err := survey.Look(ctx, survey.Options{Rest: config, Namespace: namespace, Inject: c, Patience: patience})
+	if err != nil {
+		return fmt.Errorf("check: %w", err)
+	}
+	out := bufio.NewWriter(stdout)
+	mistaken := false
+	for _, o := range report.Objects {
+		where, verdict, more := "", "has warnings", ""
+		if o.Namespace != "" {
+			where = "namespace " + o.Namespace + ": "
+		}
+		if o.Mistaken() {
+			mistaken, verdict = true, "has mistakes"
+		}
+		if o.More > 0 {
+			more = fmt.Sprintf(" (and %d more of its owner)", o.More)
+		}
+		fmt.Fprintf(out, "%s%s%s: %s\n", where, o.Name, more, verdict)
+		writeFindings(out, o.Findings)
+	}
+	for _, err := range report.Errors {
+		fmt.Fprintf(out, "not looked at: %v\n", err)
+	}
+	fmt.Fprintf(out, "pods with the sidecar: %d, annotated without: %d; the webhook %s\n", report.Injected, report.Bare, report.Probe)
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	if mistaken {
+		return errMistakes
+	}
+	if len(report.Errors) > 0 {
+		return errors.New("check: not everything could be looked at")
+	}
+	return nil
+}

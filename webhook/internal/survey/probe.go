@@ -1,0 +1,139 @@
+package survey
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/inject"
+)
+
+// Outcome is what became of a probe.
+type Outcome string
+
+// The outcomes.
+const (
+	// NotTried: it could not be sent, or nobody would have looked at it.
+	NotTried Outcome = "was not tried"
+	// Injects: the probe came back with the sidecar.
+	Injects Outcome = "injects"
+	// Fails: it came back without, or not at all.
+	Fails Outcome = "does not inject"
+)
+
+// cannotCreate is in what the API server says to somebody who has not the permission.
+// Policies and quotas refuse with the same status, but in other words.
+const cannotCreate = "cannot create resource"
+
+// Probe asks the API server what it would make of an annotated pod, as a server-side dry
+// run: nothing is stored. It tries again until the pod comes back with the sidecar, or until
+// patience is over: an API server needs a moment to hear of a new webhook. No finding
+// means that it did.
+func Probe(ctx context.Context, config *rest.Config, namespace, image string, patience time.Duration) (Outcome, []inject.Finding, error) {
+	api, err := dynamic.NewForConfig(Quiet(config))
+	if err != nil {
+		return NotTried, nil, fmt.Errorf("client for the cluster: %w", err)
+	}
+	pod, err := runtime.DefaultUnstructuredConverter.ToUnstructured(probe(image))
+	if err != nil {
+		return NotTried, nil, fmt.Errorf("make the probe: %w", err)
+	}
+	end := time.Now().Add(patience)
+	for {
+		outcome, findings, err := try(ctx, api, namespace, &unstructured.Unstructured{Object: pod})
+		if err != nil || outcome != Fails || !time.Now().Add(time.Second).Before(end) {
+			return outcome, findings, err
+		}
+		select {
+		case <-ctx.Done():
+			return outcome, findings, ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+func try(ctx context.Context, api dynamic.Interface, namespace string, pod *unstructured.Unstructured) (Outcome, []inject.Finding, error) {
+	back, err := api.Resource(pods).Namespace(namespace).Create(ctx, pod.DeepCopy(), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	finding := func(code inject.Code, text string) []inject.Finding {
+		return []inject.Finding{{Code: code, Text: text}}
+	}
+	switch {
+	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), cannotCreate):
+		return NotTried, finding(inject.LB0809, "whether an annotated pod gets the sidecar is not known, since that takes a dry run of creating one: "+err.Error()), nil
+	case err != nil && (strings.Contains(err.Error(), ours) || strings.Contains(err.Error(), "was admitted without the sidecar")):
+		// The API server names the webhook that it could not call, our policy the pod that
+		// nobody injected.
+		return Fails, finding(inject.LB0807, "an annotated pod is not created: "+err.Error()), nil
+	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
+		return NotTried, finding(inject.LB0808, "whether an annotated pod gets the sidecar is not known, since somebody else refuses the probe: "+err.Error()), nil
+	case err != nil:
+		return NotTried, nil, fmt.Errorf("probe in namespace %s: %w", namespace, err)
+	}
+	var got corev1.Pod
+	if err := decode(back, &got); err != nil {
+		return NotTried, nil, err
+	}
+	if !slices.ContainsFunc(got.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == contract.Container }) {
+		return Fails, finding(inject.LB0807, "an annotated pod comes back without the sidecar: the API server got no answer from a webhook, or did not ask one"), nil
+	}
+	return Injects, nil, nil
+}
+
+// probe is an annotated pod that no Pod Security level refuses, and no quota that has
+// a little left.
+func probe(image string) *corev1.Pod {
+	yes, no := true, false
+	user := int64(65532)
+	little := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("64Mi")}
+	return &corev1.Pod{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{
+			GenerateName: "log-bridge-probe-",
+			Annotations:  map[string]string{contract.Prefix + contract.KeyFiles: "/app/app.log"},
+		},
+		Spec: corev1.PodSpec{
+			AutomountServiceAccountToken: &no,
+			SecurityContext:              &corev1.PodSecurityContext{RunAsNonRoot: &yes, RunAsUser: &user, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
+			Containers: []corev1.Container{{
+				Name: "app", Image: image,
+				Resources:       corev1.ResourceRequirements{Requests: little, Limits: little},
+				SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: &no, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
+			}},
+		},
+	}
+}
+
+// probe tries the probe in a namespace that a webhook serves: the one that is looked at,
+// else one in which log-bridge is installed, else default.
+func (s *survey) probe(ctx context.Context, at []string) {
+	s.Probe = NotTried
+	candidates := append(at, metav1.NamespaceDefault)
+	if s.Namespace != "" {
+		candidates = []string{s.Namespace}
+	}
+	for _, namespace := range candidates {
+		if s.leftOut(ctx, namespace) {
+			continue
+		}
+		outcome, findings, err := Probe(ctx, s.Rest, namespace, s.Inject.Image, s.Patience)
+		s.Probe = outcome
+		s.find(namespace, "probe", findings...)
+		if err != nil {
+			s.Errors = append(s.Errors, err)
+		}
+		return
+	}
+	s.find(s.Namespace, "probe", inject.Finding{Code: inject.LB0702, Text: "whether an annotated pod gets the sidecar was not tried, since log-bridge leaves " + strings.Join(candidates, " and ") + " alone; name another namespace with -n"})
+}

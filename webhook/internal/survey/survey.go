@@ -1,0 +1,351 @@
+// Package survey looks at a cluster with the rights of the person who asks: at
+// annotated pods and workloads, and at the webhook, its certificates and what it makes
+// of a pod.
+//
+// In: the way to a cluster and a namespace, or all of them. Out: a Report of findings,
+// each with its number. Nothing in the cluster is changed: the one object that is
+// sent, the probe, is a dry run. What may not be looked at is a finding too; what
+// cannot be looked at for another reason is an error in the Report.
+package survey
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/inject"
+	"github.com/log-bridge/log-bridge/webhook/internal/manifest"
+)
+
+// Options say what to look at.
+type Options struct {
+	// Rest is the way to the cluster.
+	Rest *rest.Config
+	// Namespace to look at; empty is all.
+	Namespace string
+	// Inject is how the webhook would decide.
+	Inject inject.Config
+	// Patience is how long the probe is tried again.
+	Patience time.Duration
+}
+
+// Report is what was found.
+type Report struct {
+	// Objects are those with findings, in the order seen.
+	Objects []Object
+	// Injected and Bare count annotated pods with and without the sidecar.
+	Injected, Bare int
+	// Probe is what became of the probe.
+	Probe Outcome
+	// Errors are the parts that could not be looked at. Without them, the report is
+	// whole, but for what the person may not see (LB0809).
+	Errors []error
+}
+
+// Object is one object with its findings.
+type Object struct {
+	// Namespace is empty for an object of the cluster.
+	Namespace string
+	// Name is the kind and the name, such as Deployment/web.
+	Name string
+	// More is how many other objects of the same owner have the same findings.
+	More     int
+	Findings []inject.Finding
+}
+
+// Mistaken says whether something does not work.
+func (o Object) Mistaken() bool {
+	return slices.ContainsFunc(o.Findings, func(f inject.Finding) bool { return f.Severity() == inject.Mistake })
+}
+
+// survey is one run. Its methods run one after the other.
+type survey struct {
+	Options
+	Report
+	api dynamic.Interface
+	// selectors are the namespaceSelectors of the webhooks that are registered.
+	selectors []labels.Selector
+	// left are the namespaces that were looked at, and whether they are left out.
+	left map[string]bool
+	// groups finds the Object that stands for others of its owner.
+	groups map[string]int
+}
+
+// Look makes the survey. The error is for a cluster that cannot be asked at all.
+func Look(ctx context.Context, o Options) (Report, error) {
+	config := Quiet(o.Rest)
+	api, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return Report{}, fmt.Errorf("client for the cluster: %w", err)
+	}
+	s := &survey{Options: o, api: api, left: map[string]bool{}, groups: map[string]int{}}
+	s.Rest = config
+	at := s.webhooks(ctx)
+	for _, kind := range workloads {
+		s.workloads(ctx, kind)
+	}
+	s.pods(ctx)
+	s.probe(ctx, at)
+	return s.Report, nil
+}
+
+// Quiet is a copy of a configuration that prints no warnings of the API server, which
+// would be about our probe, and that may ask faster than a controller should.
+func Quiet(config *rest.Config) *rest.Config {
+	config = rest.CopyConfig(config)
+	config.WarningHandler = rest.NoWarnings{}
+	config.QPS, config.Burst = 50, 100
+	return config
+}
+
+// workloads are the kinds that make pods.
+var workloads = []schema.GroupVersionResource{
+	{Group: "apps", Version: "v1", Resource: "deployments"},
+	{Group: "apps", Version: "v1", Resource: "statefulsets"},
+	{Group: "apps", Version: "v1", Resource: "daemonsets"},
+	{Group: "apps", Version: "v1", Resource: "replicasets"},
+	{Group: "batch", Version: "v1", Resource: "jobs"},
+	{Group: "batch", Version: "v1", Resource: "cronjobs"},
+	{Version: "v1", Resource: "replicationcontrollers"},
+}
+
+var (
+	pods       = schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+	services   = schema.GroupVersionResource{Version: "v1", Resource: "services"}
+	namespaces = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
+	hooks      = schema.GroupVersionResource{Group: "admissionregistration.k8s.io", Version: "v1", Resource: "mutatingwebhookconfigurations"}
+)
+
+// page is how many objects are asked for at a time.
+const page = 500
+
+// each calls see with each object of a kind. A list that expires between two pages is
+// gone on with where the API server says.
+func (s *survey) each(ctx context.Context, kind schema.GroupVersionResource, namespace string, options metav1.ListOptions, see func(*unstructured.Unstructured) error) error {
+	options.Limit = page
+	for {
+		list, err := s.api.Resource(kind).Namespace(namespace).List(ctx, options)
+		if goOn := continueOf(err); options.Continue != "" && goOn != "" {
+			options.Continue = goOn
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("list %s: %w", kind.Resource, err)
+		}
+		for i := range list.Items {
+			if err := see(&list.Items[i]); err != nil {
+				return err
+			}
+		}
+		if options.Continue = list.GetContinue(); options.Continue == "" {
+			return nil
+		}
+	}
+}
+
+// continueOf is the token with which an expired list can be gone on with.
+func continueOf(err error) string {
+	var status apierrors.APIStatus
+	if apierrors.IsResourceExpired(err) && errors.As(err, &status) {
+		return status.Status().Continue
+	}
+	return ""
+}
+
+// find adds findings of an object.
+func (s *survey) find(namespace, name string, findings ...inject.Finding) {
+	if len(findings) > 0 {
+		s.Objects = append(s.Objects, Object{Namespace: namespace, Name: name, Findings: findings})
+	}
+}
+
+// forbidden takes an error that is about the person's rights for a finding about an
+// object; every other one goes into the report's errors.
+func (s *survey) forbidden(err error, namespace, name, lost string) {
+	switch {
+	case err == nil:
+	case apierrors.IsForbidden(err):
+		s.find(namespace, name, inject.Finding{Code: inject.LB0809, Text: lost + ": " + err.Error()})
+	default:
+		s.Errors = append(s.Errors, err)
+	}
+}
+
+// workloads looks at the workloads of a kind that no other object controls.
+func (s *survey) workloads(ctx context.Context, kind schema.GroupVersionResource) {
+	err := s.each(ctx, kind, s.Namespace, metav1.ListOptions{}, func(object *unstructured.Unstructured) error {
+		if metav1.GetControllerOf(object) != nil || !mentions(object) {
+			return nil
+		}
+		text, err := object.MarshalJSON()
+		if err != nil {
+			return fmt.Errorf("read %s: %w", kind.Resource, err)
+		}
+		found, err := manifest.Read(text).Pods()
+		if err != nil {
+			return fmt.Errorf("read %s of namespace %s: %w", kind.Resource, object.GetNamespace(), err)
+		}
+		for _, p := range found {
+			findings := append(inject.Misplaced(p.Outer, p.Pod.Annotations), inject.Pod(p.Pod, s.Inject).Findings...)
+			s.find(object.GetNamespace(), p.Object, loud(findings)...)
+		}
+		return nil
+	})
+	if err != nil {
+		s.Errors = append(s.Errors, err)
+	}
+}
+
+// mentions says whether an annotation of ours is on a workload or its pod template. Most
+// have none, and need not be taken apart.
+func mentions(object *unstructured.Unstructured) bool {
+	has := func(path ...string) bool {
+		annotations, _, _ := unstructured.NestedMap(object.Object, path...)
+		for key := range annotations {
+			if strings.HasPrefix(key, contract.Prefix) {
+				return true
+			}
+		}
+		return false
+	}
+	return has("metadata", "annotations") || has("spec", "template", "metadata", "annotations") ||
+		has("spec", "jobTemplate", "spec", "template", "metadata", "annotations")
+}
+
+// loud leaves out notes: in a whole cluster nobody asked for explanations.
+func loud(findings []inject.Finding) []inject.Finding {
+	return slices.DeleteFunc(findings, func(f inject.Finding) bool { return f.Severity() == inject.Note })
+}
+
+// pods looks at the pods that run or will run; what has ended can no longer be helped.
+func (s *survey) pods(ctx context.Context) {
+	err := s.each(ctx, pods, s.Namespace, metav1.ListOptions{FieldSelector: "status.phase!=Succeeded,status.phase!=Failed"}, func(object *unstructured.Unstructured) error {
+		if !mentions(object) {
+			return nil
+		}
+		var pod corev1.Pod
+		if err := decode(object, &pod); err != nil {
+			return err
+		}
+		s.pod(&pod, s.leftOut(ctx, pod.Namespace))
+		return nil
+	})
+	if err != nil {
+		s.Errors = append(s.Errors, err)
+	}
+}
+
+// pod looks at one pod as the webhook would, were it made now.
+func (s *survey) pod(pod *corev1.Pod, leftOut bool) {
+	result := inject.Pod(pod, s.Inject)
+	findings := loud(result.Findings)
+	switch {
+	case result.LeftAlone == inject.Already:
+		s.Injected++
+		findings = append(findings, containers(pod)...)
+	case result.LeftAlone != "":
+	case len(result.Mistakes()) > 0:
+		// To make it anew is no remedy: it would be refused.
+		s.Bare++
+	case leftOut:
+		s.Bare++
+		findings = append(findings, inject.Finding{Code: inject.LB0702, Text: "the pod has " + contract.Prefix + contract.KeyFiles + ", but log-bridge leaves namespace " + pod.Namespace + " alone"})
+	default:
+		s.Bare++
+		findings = append(findings, inject.Finding{Code: inject.LB0701, Text: "the pod was made " + pod.CreationTimestamp.UTC().Format(time.RFC3339) + " without the sidecar, so kubectl logs does not show its files; delete it, so that its controller makes it anew"})
+	}
+	if len(findings) == 0 {
+		return
+	}
+	// Of a hundred replicas one is enough to read.
+	group := pod.Namespace + "/" + pod.Name
+	if owner := metav1.GetControllerOf(pod); owner != nil {
+		group = string(owner.UID)
+	}
+	for _, f := range findings {
+		group += " " + string(f.Code)
+	}
+	if i, ok := s.groups[group]; ok {
+		s.Objects[i].More++
+		return
+	}
+	s.groups[group] = len(s.Objects)
+	s.find(pod.Namespace, "Pod/"+pod.Name, findings...)
+}
+
+// containers finds what keeps our containers from running.
+func containers(pod *corev1.Pod) []inject.Finding {
+	var all []inject.Finding
+	for _, c := range pod.Status.InitContainerStatuses {
+		if c.Name != contract.Container && !strings.HasPrefix(c.Name, contract.SeedContainerPrefix) || c.State.Waiting == nil {
+			continue
+		}
+		reason, words := c.State.Waiting.Reason, c.State.Waiting.Message
+		switch reason {
+		case "", "ContainerCreating", "PodInitializing":
+			continue
+		case "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed":
+			// A seeding container runs the application's image, which is not ours to keep.
+			if c.Name == contract.Container {
+				all = append(all, inject.Finding{Code: inject.LB0703, Text: "node " + pod.Spec.NodeName + " cannot pull " + c.Image + ", so the application does not start: " + reason + ": " + words})
+			}
+		default:
+			all = append(all, inject.Finding{Code: inject.LB0704, Text: fmt.Sprintf("container %s does not run: %s: %s; see kubectl logs -n %s %s -c %s --previous", c.Name, reason, words, pod.Namespace, pod.Name, c.Name)})
+		}
+	}
+	return all
+}
+
+// leftOut says whether every webhook leaves a namespace alone. Whoever may not read
+// namespaces is told of the pod as if it did not.
+func (s *survey) leftOut(ctx context.Context, name string) bool {
+	if out, known := s.left[name]; known || len(s.selectors) == 0 {
+		return out
+	}
+	s.left[name] = false
+	object, err := s.api.Resource(namespaces).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		s.forbidden(fmt.Errorf("read namespace %s: %w", name, err), "", "Namespace/"+name, "whether log-bridge leaves the namespace out is not known")
+		return false
+	}
+	s.left[name] = !slices.ContainsFunc(s.selectors, func(selector labels.Selector) bool { return selector.Matches(labels.Set(object.GetLabels())) })
+	return s.left[name]
+}
+
+func decode(object *unstructured.Unstructured, into any) error {
+	text, err := object.MarshalJSON()
+	if err == nil {
+		err = json.Unmarshal(text, into)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s %s: %w", object.GetKind(), object.GetName(), err)
+	}
+	return nil
+}
+
+// ours is the webhook's name in the chart's MutatingWebhookConfiguration.
+const ours = "inject.log-bridge.dev"
+
+// hook is our webhook in a configuration; false if it is not one of ours.
+func hook(conf *admissionv1.MutatingWebhookConfiguration) (admissionv1.MutatingWebhook, bool) {
+	i := slices.IndexFunc(conf.Webhooks, func(w admissionv1.MutatingWebhook) bool { return w.Name == ours })
+	if i < 0 {
+		return admissionv1.MutatingWebhook{}, false
+	}
+	return conf.Webhooks[i], true
+}
