@@ -3,6 +3,7 @@ package runtimes
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -14,7 +15,12 @@ import (
 // every line of the file is in its log.
 func TestDockerCompose(t *testing.T) {
 	client := docker(t)
-	for image, tag := range map[string]string{bridgeImage: "ghcr.io/log-bridge/log-bridge:0.1.0", appImage: "busybox:1.37"} {
+	// The example's tag is that of the next release, and there is no registry to find another.
+	version := regexp.MustCompile(`(?m)^appVersion: (.*)$`).FindStringSubmatch(read(t, filepath.Join(bed.Top, "charts/log-bridge/Chart.yaml")))
+	if version == nil {
+		t.Fatal("charts/log-bridge/Chart.yaml has no appVersion")
+	}
+	for image, tag := range map[string]string{bridgeImage: "ghcr.io/log-bridge/log-bridge:" + version[1], appImage: "busybox:1.37"} {
 		bed.Run(t, slices.Concat(client, []string{"tag", image, tag})...)
 	}
 	// The test's daemon has no network for containers.

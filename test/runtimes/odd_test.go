@@ -43,15 +43,15 @@ func compare(t *testing.T, name string, have []string, version string) {
 	t.Errorf("docs/runtimes.md does not have the row that was measured:\n%s\nthe lines: %.200q", row, have)
 }
 
-// knownVersion tells whether the document names one of the versions in the words that a program says of itself.
+// knownVersion tells whether the document names a version in the words that a program says of itself.
 func knownVersion(doc, words string) bool {
-	doc = strings.Join(strings.Fields(doc), " ")
-	for _, word := range strings.FieldsFunc(words, func(r rune) bool { return strings.ContainsRune(" ,\n()", r) }) {
-		if strings.Contains(word, ".") && strings.ContainsAny(word, "0123456789") && strings.Contains(doc, " "+strings.TrimPrefix(word, "v")) {
-			return true
-		}
+	split := func(text string) []string {
+		return strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" ,\n()", r) })
 	}
-	return false
+	known := split(doc)
+	return slices.ContainsFunc(split(words), func(word string) bool {
+		return strings.Contains(word, ".") && slices.Contains(known, strings.TrimPrefix(word, "v"))
+	})
 }
 
 func count(lines []string, line string) int {
