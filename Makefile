@@ -53,7 +53,8 @@ cert-manager: $(CLUSTER) ## Try the chart's mode cert-manager against cert-manag
 	E2E_CERT_MANAGER=1 go test -v -timeout 30m -count 1 -run TestCertManager ./test/e2e
 
 .PHONY: torture
-torture: ## Play random programs against the sidecar for TORTURE=10m, also on xfs and btrfs as root
+torture: $(CLUSTER) ## Play random programs against the sidecar for TORTURE=10m, also on xfs and btrfs as root
+	@if [ "$$(id -u)" = 0 ] && [ -f /etc/debian_version ]; then $(CLUSTER) install xfsprogs btrfs-progs; fi
 	TORTURE=$(or $(TORTURE),10m) go test -v -timeout 0 -count 1 -run 'TestTorture|TestD3' ./sidecar/internal/follow ./sidecar
 
 .PHONY: bench
@@ -68,6 +69,7 @@ lint: $(CLUSTER) ## Check formatting, modules and code
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo "run gofmt -w on these files"; exit 1; }
 	go mod tidy -diff
 	go -C test/cluster mod tidy -diff
+	go -C test/tools/collector mod tidy -diff
 	go -C test/libraries mod tidy -diff
 	go -C test/bench mod tidy -diff
 	go -C test/prometheus mod tidy -diff

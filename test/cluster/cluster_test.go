@@ -128,7 +128,8 @@ func TestCluster(t *testing.T) {
 	})
 
 	t.Run("the end of stdin", func(t *testing.T) {
-		up, stdin := foreground(t, name, state)
+		also := t.TempDir()
+		up, stdin := foreground(t, name, state, "--also="+also)
 		r, err := c.running()
 		if err != nil {
 			t.Fatal(err)
@@ -138,6 +139,9 @@ func TestCluster(t *testing.T) {
 			t.Errorf("up --foreground, after its stdin ended: %v", err)
 		}
 		nothingIsLeft(t, r)
+		if exists(also) {
+			t.Errorf("up --also=%s, after its stdin ended: the folder is still there", also)
+		}
 	})
 }
 
@@ -268,8 +272,8 @@ func output(t *testing.T, command *exec.Cmd) string {
 }
 
 // foreground returns once the cluster is up.
-func foreground(t *testing.T, name, state string) (up *exec.Cmd, stdin io.Closer) {
-	up = program("up", "--foreground", "--name="+name, "--state="+state)
+func foreground(t *testing.T, name, state string, more ...string) (up *exec.Cmd, stdin io.Closer) {
+	up = program(append([]string{"up", "--foreground", "--name=" + name, "--state=" + state}, more...)...)
 	up.Stderr = t.Output()
 	stdin, err := up.StdinPipe()
 	if err != nil {

@@ -24,6 +24,7 @@ const usage = `cluster runs a real Kubernetes of one node on this machine, for t
 
   cluster up [--foreground]    start it; prints the path of its kubeconfig when it can be used
                                --foreground: stay until stdin ends or a signal comes, then take it down
+                               --also DIR: in the foreground, remove this folder too in the end
   cluster down                 take it down; leaves nothing but the cache
   cluster kubeconfig           print the path of its kubeconfig
   cluster load IMAGE-TAR…      give images to it (its pods find them with imagePullPolicy IfNotPresent or Never)
@@ -33,10 +34,11 @@ const usage = `cluster runs a real Kubernetes of one node on this machine, for t
   cluster build --file DOCKERFILE --tag NAME:TAG --output IMAGE-TAR [--build-arg KEY=VALUE]… CONTEXT
                                build an image; a base image golang, python, debian or busybox that the Dockerfile
                                takes as a default of an ARG is made from this machine
-  cluster tool NAME            build a tool once and print its path: kubectl, helm, helm3 or golangci-lint;
+  cluster tool NAME            build a tool once and print its path: kubectl, helm, helm3, collector or golangci-lint;
                                or fetch busybox, a static one
+  cluster install PACKAGE…     install Debian packages that tests run inside the node, where they are missing
 
-All verbs but build and tool take --name NAME (default "demo"), and --state DIR, the folder that holds the
+All verbs but build, tool and install take --name NAME (default "demo"), and --state DIR, the folder that holds the
 clusters' files (default /var/lib/log-bridge-cluster). Compiled programs and image layers are kept in
 $XDG_CACHE_HOME/log-bridge. Progress goes to stderr, results to stdout.
 `
@@ -53,7 +55,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("want a verb: up, down, kubeconfig, load, exec, logs, build or tool; see cluster help")
+		return errors.New("want a verb: up, down, kubeconfig, load, exec, logs, build, tool or install; see cluster help")
 	}
 	verb, args := args[0], args[1:]
 	flags := flag.NewFlagSet(verb, flag.ContinueOnError)
@@ -68,19 +70,22 @@ func run(ctx context.Context, args []string) error {
 		return runBuild(ctx, flags, args)
 	case "tool":
 		if len(args) != 1 {
-			return errors.New("tool: want one name: kubectl, helm, helm3, golangci-lint or busybox")
+			return errors.New("tool: want one name: kubectl, helm, helm3, collector, golangci-lint or busybox")
 		}
 		path, err := toolPath(ctx, args[0])
 		if err == nil {
 			fmt.Println(path)
 		}
 		return err
+	case "install":
+		return installOthers(args)
 	}
 
 	name := flags.String("name", "demo", "the cluster's name")
 	state := flags.String("state", "/var/lib/log-bridge-cluster", "folder of the clusters' files")
-	foreground := false
+	foreground, also := false, ""
 	if verb == "up" {
+		flags.StringVar(&also, "also", "", "in the foreground, remove this folder too in the end")
 		flags.BoolVar(&foreground, "foreground", false, "stay until stdin ends or a signal comes, then take it down")
 	}
 	if err := flags.Parse(args); err != nil {
@@ -99,7 +104,10 @@ func run(ctx context.Context, args []string) error {
 	}
 	switch verb {
 	case "up":
-		return c.up(ctx, foreground)
+		if also != "" && !foreground {
+			return errors.New("up: --also is for --foreground")
+		}
+		return errors.Join(c.up(ctx, foreground), os.RemoveAll(also))
 	case "down":
 		return c.down()
 	case "load":
@@ -117,5 +125,5 @@ func run(ctx context.Context, args []string) error {
 		fmt.Println(c.path("kubeconfig"))
 		return nil
 	}
-	return fmt.Errorf("no verb %q; want up, down, kubeconfig, load, exec, logs, build or tool; see cluster help", verb)
+	return fmt.Errorf("no verb %q; want up, down, kubeconfig, load, exec, logs, build, tool or install; see cluster help", verb)
 }

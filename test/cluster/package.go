@@ -32,7 +32,34 @@ var (
 		{"iptables", []string{"/usr/sbin/iptables", "/sbin/iptables"}},
 		{"iproute2", []string{"/usr/sbin/ip", "/sbin/ip", "/bin/ip"}},
 	}
+
+	// otherPackages are programs that tests run inside a node, beside Kubernetes.
+	otherPackages = []need{
+		{"podman", []string{"/usr/bin/podman"}},
+		{"conmon", []string{"/usr/bin/conmon"}},
+		{"crun", []string{"/usr/bin/crun"}},
+		{"docker.io", []string{"/usr/sbin/dockerd", "/usr/bin/dockerd"}},
+		{"docker-compose", []string{"/usr/bin/docker-compose"}},
+		{"rsyslog", []string{"/usr/sbin/rsyslogd"}},
+		{"systemd", []string{"/lib/systemd/systemd-journald", "/usr/lib/systemd/systemd-journald"}},
+	}
 )
+
+// installOthers installs packages that tests name.
+func installOthers(names []string) error {
+	if len(names) == 0 {
+		return errors.New("install: want names of Debian packages, such as podman")
+	}
+	var needs []need
+	for _, name := range names {
+		i := slices.IndexFunc(otherPackages, func(n need) bool { return n.pkg == name })
+		if i < 0 {
+			return fmt.Errorf("install: no package %q in the list otherPackages of test/cluster/package.go", name)
+		}
+		needs = append(needs, otherPackages[i])
+	}
+	return installPackages(needs)
+}
 
 // path returns the file that fulfils the need, or "".
 func (n need) path() string {
@@ -110,6 +137,12 @@ func isStatic(file string) bool {
 
 // installPackages installs those that are missing.
 func installPackages(needs []need) error {
+	// Two that run at once would find apt-get's own locks taken.
+	release, err := lock("packages", time.Hour)
+	if err != nil {
+		return err
+	}
+	defer release()
 	var missing []string
 	for _, n := range needs {
 		if n.path() == "" {
@@ -153,7 +186,8 @@ func aptGetFresh(dir string, args ...string) error {
 func aptGet(dir string, args ...string) error {
 	command := exec.Command("apt-get", append([]string{"--quiet", "--quiet"}, args...)...)
 	command.Dir = dir
-	command.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	// The last two keep packages from starting the machine's services, with systemd and without.
+	command.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "SYSTEMD_OFFLINE=1", "RUNLEVEL=1")
 	if out, err := command.CombinedOutput(); err != nil {
 		return errors.New("apt-get " + args[0] + ": " + err.Error() + "\n" + string(out))
 	}

@@ -47,6 +47,7 @@ var tools = []tool{
 		words: "Helm " + helmVersion + ", which takes about 4 minutes of CPU time",
 		flags: []string{"-ldflags=-s -w -X helm.sh/helm/v4/internal/version.version=" + helmVersion},
 	},
+	{name: "collector", module: "test/tools/collector", pkg: ".", words: "a log collector, which takes about 4 minutes of CPU time", flags: []string{"-ldflags=-s -w"}},
 	{
 		name: "helm3", module: "test/tools/helm3", pkg: "helm.sh/helm/v3/cmd/helm",
 		words: "Helm " + helm3Version + ", which takes about 4 minutes of CPU time",
@@ -66,7 +67,7 @@ func toolPath(ctx context.Context, name string) (string, error) {
 			return filepath.Join(dir, name), err
 		}
 	}
-	return "", fmt.Errorf("tool: no tool %q; want kubectl, helm, helm3, golangci-lint or busybox", name)
+	return "", fmt.Errorf("tool: no tool %q; want kubectl, helm, helm3, collector, golangci-lint or busybox", name)
 }
 
 // build returns the folder that holds the tool, after compiling it if need be.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -27,7 +28,9 @@ func (c cluster) up(ctx context.Context, foreground bool) error {
 	}
 	defer release()
 	if foreground {
-		// Whoever started this, a test above all, may die at any time, and stdin ends with it.
+		// Whoever started this, a test above all, may die at any time, and stdin ends with it. So may the readers of
+		// stdout and stderr, and a word to nobody must not end this program before it has cleaned up.
+		signal.Ignore(syscall.SIGPIPE)
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithCancel(ctx)
 		go func() {
