@@ -55,6 +55,7 @@ type process struct {
 	cmd     *exec.Cmd
 	out     *os.File // reading end of its stdout
 	started time.Time
+	limit   *time.Timer
 }
 
 // start runs a peer. Its stdout is a pipe as a container runtime makes it, which blocks.
@@ -69,15 +70,24 @@ func start(p peer, s *site) (*process, error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), p.env...)
 	cmd.Stdout = in
-	// A peer ends with the benchmark, however that ends.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	// A peer ends with the benchmark, however that ends. It is the user that the sidecar's image
+	// names, since the kernel counts inotify instances by user.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if os.Getuid() == 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65532, Gid: 65532}
+	}
 	q := &process{cmd: cmd, out: out, started: time.Now()}
 	if err := cmd.Start(); err != nil {
 		out.Close()
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
+	// A peer that loses lines would let its reader wait for ever.
+	q.limit = time.AfterFunc(longest, func() { _ = cmd.Process.Kill() })
 	return q, nil
 }
+
+// longest is the most that a peer may run.
+const longest = 3 * time.Minute
 
 // end ends the process, if it still runs, and returns the CPU time, user and system, that
 // the kernel has counted for it.
@@ -87,6 +97,7 @@ func (q *process) end(signal syscall.Signal) time.Duration {
 	}
 	stop := time.AfterFunc(time.Minute, func() { _ = q.cmd.Process.Kill() })
 	defer stop.Stop()
+	defer q.limit.Stop()
 	go q.discard()
 	_ = q.cmd.Wait()
 	q.out.Close()

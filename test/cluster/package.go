@@ -33,7 +33,7 @@ var (
 		{"iproute2", []string{"/usr/sbin/ip", "/sbin/ip", "/bin/ip"}},
 	}
 
-	// otherPackages are programs that tests run inside a node, beside Kubernetes.
+	// otherPackages are programs that tests run, inside a node beside Kubernetes or on the machine.
 	otherPackages = []need{
 		{"podman", []string{"/usr/bin/podman"}},
 		{"conmon", []string{"/usr/bin/conmon"}},
@@ -41,6 +41,8 @@ var (
 		{"docker.io", []string{"/usr/sbin/dockerd", "/usr/bin/dockerd"}},
 		{"docker-compose", []string{"/usr/bin/docker-compose"}},
 		{"rsyslog", []string{"/usr/sbin/rsyslogd"}},
+		{"xfsprogs", []string{"/usr/sbin/mkfs.xfs", "/sbin/mkfs.xfs"}},
+		{"btrfs-progs", []string{"/usr/bin/mkfs.btrfs", "/usr/sbin/mkfs.btrfs", "/sbin/mkfs.btrfs"}},
 		{"systemd", []string{"/lib/systemd/systemd-journald", "/usr/lib/systemd/systemd-journald"}},
 	}
 )
