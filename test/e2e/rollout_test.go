@@ -97,8 +97,8 @@ func TestRolloutUnderLoad(t *testing.T) {
 	if n := failOpen(t) - before; n != 0 {
 		t.Errorf("the API server gave up %d calls of the webhook", n)
 	}
-	if rate := float64(total) / took.Seconds(); rate < 25 {
-		t.Errorf("only %.0f pods a second were created, too few to show anything", rate)
+	if total < 200 {
+		t.Errorf("only %d pods were created, too few to show anything", total)
 	}
 }
 
