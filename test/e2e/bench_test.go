@@ -13,12 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 )
@@ -105,16 +102,7 @@ func sandboxMade(t *testing.T, ns, pod string) time.Time {
 // benchAdmission creates 100 annotated pods a second as server-side dry runs, and then some without
 // the annotation.
 func benchAdmission(t *testing.T, ns string) string {
-	ctrllog.SetLogger(logr.Discard())
-	config, err := clientcmd.BuildConfigFromFlags("", bed.kubeconfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.QPS = -1
-	api, err := client.New(config, client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	api := directly(t)
 	create := func(ctx context.Context, annotations map[string]string) error {
 		return api.Create(ctx, &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: ns, GenerateName: "load-", Annotations: annotations},

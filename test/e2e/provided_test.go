@@ -17,12 +17,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 )
@@ -133,16 +130,7 @@ func TestProvidedCertificates(t *testing.T) {
 // tells how many came without the sidecar or not at all.
 func probing(t *testing.T, ns string) (count func() int, stop func() (bare int, trouble []string, total int)) {
 	t.Helper()
-	ctrllog.SetLogger(logr.Discard())
-	config, err := clientcmd.BuildConfigFromFlags("", bed.kubeconfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.QPS = -1
-	api, err := client.New(config, client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	api := directly(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	var mu sync.Mutex
 	var bare, total int

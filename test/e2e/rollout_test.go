@@ -25,16 +25,7 @@ import (
 // that it gave up.
 func TestRolloutUnderLoad(t *testing.T) {
 	ns := namespace(t)
-	ctrllog.SetLogger(logr.Discard())
-	config, err := clientcmd.BuildConfigFromFlags("", bed.kubeconfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config.QPS = -1 // no limit of the client's own
-	api, err := client.New(config, client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	api := directly(t)
 	injected(t, ns, "before")
 	before := failOpen(t)
 
@@ -100,6 +91,22 @@ func TestRolloutUnderLoad(t *testing.T) {
 	if total < 200 {
 		t.Errorf("only %d pods were created, too few to show anything", total)
 	}
+}
+
+// directly is a client of the API server for many requests, with no limit of its own.
+func directly(t *testing.T) client.Client {
+	t.Helper()
+	ctrllog.SetLogger(logr.Discard())
+	config, err := clientcmd.BuildConfigFromFlags("", bed.kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.QPS = -1
+	api, err := client.New(config, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return api
 }
 
 // failOpen is how many calls of our webhook have failed and were ignored, as the API
