@@ -362,6 +362,7 @@ func (w *world) do(st step) error {
 		if w.f != nil && w.piped {
 			w.tell("stall")
 			w.stall()
+			w.forgotten()
 		}
 	case kill:
 		return w.kill(st.b%3, st.c%2 == 0)
@@ -392,11 +393,7 @@ func (w *world) do(st step) error {
 					w.gone(x) // quiet for long, and nobody tells its writers
 				}
 			}
-			for _, l := range w.logs {
-				if l.holder != nil && !l.holder.known && len(l.holder.names) == 0 {
-					l.holder = nil // finished, and forgotten
-				}
-			}
+			w.forgotten()
 		}
 	case tickClock:
 		tick()
@@ -1029,8 +1026,16 @@ func (w *world) looked() {
 	for _, l := range w.logs {
 		if x := w.names["logs/"+l.name]; x != nil && x.known {
 			l.holder = x
-		} else if l.holder != nil && len(l.holder.names) == 0 && (!l.holder.known || l.holder.handles == 0) {
-			l.holder = nil // finished, and forgotten
+		}
+	}
+	w.forgotten()
+}
+
+// forgotten notes that the sidecar has finished what is gone.
+func (w *world) forgotten() {
+	for _, l := range w.logs {
+		if h := l.holder; h != nil && len(h.names) == 0 && (!h.known || h.handles == 0) {
+			l.holder = nil
 		}
 	}
 }
