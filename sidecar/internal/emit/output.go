@@ -45,6 +45,7 @@ func newOutput(f *os.File) *output {
 	if unix.Fstat(o.fd, &st) == nil {
 		switch st.Mode & unix.S_IFMT {
 		case unix.S_IFIFO:
+			grow(o.fd)
 			fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", o.fd), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 			if err == nil {
 				o.own = os.NewFile(uintptr(fd), f.Name())
@@ -60,6 +61,18 @@ func newOutput(f *os.File) *output {
 		o.wake = [2]int{-1, -1}
 	}
 	return o
+}
+
+// pipeSize is what a pipe is asked to hold, in bytes. With the usual 64 KiB the reader waits for us while we
+// read the next block, and we for it: half as long again to catch up (measured). What is in the pipe at our end
+// the container runtime has to read in ten seconds, so it is no more than that.
+const pipeSize = 256 << 10
+
+// grow enlarges a smaller pipe. The kernel may refuse it to a user who has many; that costs time only.
+func grow(fd int) {
+	if size, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0); err == nil && size < pipeSize {
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, pipeSize)
+	}
 }
 
 // setDeadline ends a write that still waits for the reader at t; any goroutine may call it.

@@ -8,8 +8,9 @@
 // is the buffer.
 //
 // The files of the package: follow.go (the sweep), discover.go (which files there
-// are), rotate.go (generations of a name and their end), read.go (delivering
-// bytes, truncation), file.go (one file).
+// are), park.go (more of them than descriptors), rotate.go (generations of a name and
+// their end), copy.go (copies that a truncation follows), read.go (delivering bytes,
+// truncation), reclaim.go (freeing what is delivered), file.go (one file).
 package follow
 
 import (
@@ -143,7 +144,8 @@ func New(o Options) *Follower {
 		cfg: o.Config, store: o.Store, stdout: o.Stdout, stderr: o.Stderr, say: o.Say, watcher: o.Watcher,
 		buf:   make([]byte, checkpoint.Window+blockSize),
 		inode: map[inode]*file{}, real: map[string]*file{}, alias: map[string]*file{}, watched: map[string]inode{},
-		parked: map[inode]*file{}, listed: map[string][]fs.DirEntry{}, holder: map[contract.Place]*file{}, count: map[contract.Place]int{}, limit: openLimit(), forgetAt: forgetLeast,
+		parked: map[inode]*file{}, limit: openLimit(), forgetAt: forgetLeast,
+		holder: map[contract.Place]*file{}, count: map[contract.Place]int{}, listed: map[string][]fs.DirEntry{},
 		first: o.Store.First(), stale: true,
 	}
 	trees := map[string]*tree.Tree{}

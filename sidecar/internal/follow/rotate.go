@@ -75,8 +75,7 @@ func (x *file) current() bool { return x.named && x.Flags&checkpoint.Copy == 0 }
 // findRotated looks for files that were closed unfinished and have lost their name since:
 // in the watched directories, by identity. After a restart, and whenever twice as many are known as
 // were left the last time, it then walks all that the sidecar sees of the containers, and forgets the
-// files that are nowhere any more. One that may
-// not be read is looked for again at the next look.
+// files that are nowhere any more. One that may not be read is looked for again at the next look.
 func (f *Follower) findRotated(dirs map[string]bool, now time.Time) {
 	f.hidden = false
 	// An inode number is soon used again, so the time of birth goes with it.
@@ -193,7 +192,7 @@ type gap struct {
 // generation was known.
 func (f *Follower) gaps(holder map[contract.Place]*file) (gaps []gap) {
 	for name, x := range holder {
-		if !x.named || x.place() != name {
+		if x.round != f.round || x.place() != name { // else it still has the name
 			gaps = append(gaps, gap{name, x.Birth, x.node.Real, false})
 		}
 	}
