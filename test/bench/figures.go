@@ -83,7 +83,11 @@ func catchUp(b *bench, p peer) (map[string]float64, error) {
 	wall := time.Since(q.started)
 	peak := q.memory("VmHWM")
 	cpu := q.end(unix.SIGTERM)
-	return map[string]float64{"cpu": cpu.Seconds(), "wall": wall.Seconds(), "peak": float64(peak) / 1024}, err
+	values := map[string]float64{"cpu": cpu.Seconds(), "wall": wall.Seconds()}
+	if peak > 0 { // cat has ended by then
+		values["peak"] = float64(peak) / 1024
+	}
+	return values, err
 }
 
 // settled starts a peer and returns when it has delivered a first line.

@@ -55,6 +55,10 @@ func (f figure) table(peers []peer, s samples) string {
 		fmt.Fprintf(&b, "| %s |", p.name)
 		for _, c := range f.columns {
 			v := s[p.name][c.name]
+			if len(v) == 0 {
+				b.WriteString(" | – |")
+				continue
+			}
 			if r, ok := s.ratio(p.name, c.name); ok {
 				fmt.Fprintf(&b, " %.2f × |", r)
 			} else {
