@@ -767,7 +767,7 @@ func (w *world) truncate(x *inode, size int64) {
 				w.doubt(c) // at most its head can be compared with what is known of the original
 			}
 		}
-		x.era = &era{file: x, begun: w.step, unseen: !x.ever}
+		x.era = &era{file: x, begun: w.step, unseen: !x.ever || x.era.unseen && !slices.ContainsFunc(x.era.records, func(r *record) bool { return r.came > 0 })}
 		if x.log != nil {
 			x.log.eras = append(x.log.eras, x.era)
 		}

@@ -274,12 +274,14 @@ func (f *Follower) truncated(x *file, now time.Time) bool {
 		f.keep(x)
 		return false
 	}
-	if !(st.Size < x.Offset && st.Size >= checkpoint.Window && x.holds(x.Head, 0)) {
+	// NULs are no evidence: a hole may be at the beginning of a file again and again.
+	cut := st.Size < x.Offset && st.Size >= checkpoint.Window && len(bytes.TrimRight(x.Head, "\x00")) > 0 && x.holds(x.Head, 0)
+	if !cut {
 		f.recoverFromCopy(x, now)
 		f.settleCopies(x)
 	}
 	switch {
-	case st.Size < x.Offset && st.Size >= checkpoint.Window && x.holds(x.Head, 0):
+	case cut:
 		// Shrunk in place: what is left was delivered. (With less than a whole head
 		// left it may as well be a new beginning, and is taken for one: lines may come
 		// twice then, but none is missing.)

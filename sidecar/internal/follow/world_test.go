@@ -148,6 +148,7 @@ func (s *sidecar) end() {
 // sweep tells the Follower of what happened, and lets it sweep once. It says how long the
 // Follower wants to wait, and whether anything had happened.
 func (s *sidecar) sweep() (wait time.Duration, news bool, err error) {
+	s.now = s.now.Add(time.Nanosecond) // time never stands
 	before := s.f.Stats().Bytes
 	if s.watcher != nil {
 		news = s.watcher.tell(s.f)
