@@ -142,10 +142,7 @@ func (a *act) end(signal syscall.Signal) {
 	if a.q == nil {
 		return
 	}
-	_ = a.q.cmd.Process.Signal(signal)
-	stop := time.AfterFunc(time.Minute, func() { _ = a.q.cmd.Process.Kill() })
-	_ = a.q.cmd.Wait()
-	stop.Stop()
+	a.q.wait(signal)
 	a.reading.Wait()
 	a.q.out.Close()
 	a.q = nil

@@ -97,16 +97,21 @@ const longest = 3 * time.Minute
 // end ends the process, if it still runs, and returns the CPU time, user and system, that
 // the kernel has counted for it.
 func (q *process) end(signal syscall.Signal) time.Duration {
+	go q.discard()
+	q.wait(signal)
+	q.out.Close()
+	return q.cmd.ProcessState.UserTime() + q.cmd.ProcessState.SystemTime()
+}
+
+// wait sends a signal, unless it is 0, and waits for the end. Somebody has to read the output.
+func (q *process) wait(signal syscall.Signal) {
 	if signal != 0 {
 		_ = q.cmd.Process.Signal(signal)
 	}
 	stop := time.AfterFunc(time.Minute, func() { _ = q.cmd.Process.Kill() })
 	defer stop.Stop()
 	defer q.limit.Stop()
-	go q.discard()
 	_ = q.cmd.Wait()
-	q.out.Close()
-	return q.cmd.ProcessState.UserTime() + q.cmd.ProcessState.SystemTime()
 }
 
 func (q *process) discard() {

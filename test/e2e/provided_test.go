@@ -16,12 +16,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/log-bridge/log-bridge/sidecar/contract"
 )
 
 // authority is one that somebody keeps outside the cluster.
@@ -138,11 +132,7 @@ func probing(t *testing.T, ns string) (count func() int, stop func() (bare int, 
 	var work sync.WaitGroup
 	work.Go(func() {
 		for ctx.Err() == nil {
-			pod := &corev1.Pod{
-				ObjectMeta: metav1.ObjectMeta{Namespace: ns, GenerateName: "probe-", Annotations: map[string]string{contract.Prefix + contract.KeyFiles: "/app/app.log"}},
-				Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "x"}}},
-			}
-			err := api.Create(ctx, pod, client.DryRunAll)
+			without, err := annotatedDryRun(ctx, api, ns)
 			mu.Lock()
 			switch {
 			case ctx.Err() != nil:
@@ -151,7 +141,7 @@ func probing(t *testing.T, ns string) (count func() int, stop func() (bare int, 
 				trouble = append(trouble, err.Error())
 			default:
 				total++
-				if !slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == contract.Container }) {
+				if without {
 					bare++
 				}
 			}

@@ -35,11 +35,7 @@ func TestRolloutUnderLoad(t *testing.T) {
 	var bare, total int
 	var trouble []string
 	create := func() {
-		pod := &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Namespace: ns, GenerateName: "load-", Annotations: map[string]string{contract.Prefix + contract.KeyFiles: "/app/app.log"}},
-			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "x"}}},
-		}
-		err := api.Create(ctx, pod, client.DryRunAll)
+		without, err := annotatedDryRun(ctx, api, ns)
 		mu.Lock()
 		defer mu.Unlock()
 		if ctx.Err() != nil {
@@ -48,7 +44,7 @@ func TestRolloutUnderLoad(t *testing.T) {
 		total++
 		if err != nil {
 			trouble = append(trouble, err.Error())
-		} else if !slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == contract.Container }) {
+		} else if without {
 			bare++
 		}
 	}
@@ -107,6 +103,16 @@ func directly(t *testing.T) client.Client {
 		t.Fatal(err)
 	}
 	return api
+}
+
+// annotatedDryRun creates an annotated pod as a server-side dry run, and says whether it comes without the sidecar.
+func annotatedDryRun(ctx context.Context, api client.Client, ns string) (bare bool, err error) {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, GenerateName: "load-", Annotations: map[string]string{contract.Prefix + contract.KeyFiles: "/app/app.log"}},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "x"}}},
+	}
+	err = api.Create(ctx, pod, client.DryRunAll)
+	return !slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == contract.Container }), err
 }
 
 // failOpen is how many calls of our webhook have failed and were ignored, as the API

@@ -66,15 +66,18 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 	}
 	wait := false
 	for _, k := range f.open {
+		if k == x || k.original == x {
+			continue // of two, only one waits for the other
+		}
 		like := unlike
-		if k != x && k.original != x && k.Container == x.Container { // of two, only one waits for the other
+		if k.Container == x.Container {
 			like = looksLikeCopyOf(x.node.Real, k.node.Real)
 			if like == unlike && k.older(x, st.Size) {
 				// A backup may have been copied before the original was renamed.
 				like = looksLikeCopyOf(x.node.Real, k.Path)
 			}
 		}
-		if like == unlike && (k == x.original || x.original == nil && x.Flags&checkpoint.Held != 0 && k != x && k.original != x) {
+		if like == unlike && (k == x.original || x.original == nil && x.Flags&checkpoint.Held != 0) {
 			like = likely // one of them was renamed since
 		}
 		if like == unlike {
