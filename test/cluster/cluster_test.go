@@ -195,7 +195,9 @@ spec:
     command: [sh, -c]
     args:
     - |
-      until wget -q -O - http://$WEB_SERVICE_HOST/; do sleep 0.1; done
+      # The service proxy learns of the pod when it does: until then, no answer is no mistake.
+      until page=$(wget -q -O - http://$WEB_SERVICE_HOST/ 2>&1); do sleep 0.1; done
+      echo "$page"
       nc -w 5 $KUBERNETES_SERVICE_HOST $KUBERNETES_SERVICE_PORT </dev/null && echo the API server is there
       test -s /var/run/secrets/kubernetes.io/serviceaccount/token && echo a token is there
 `)
