@@ -107,14 +107,28 @@ func BenchmarkWakeUp(b *testing.B) {
 	}
 }
 
-// BenchmarkLook looks for 300 files, all of which are known.
+// BenchmarkLook looks for 300 files, all of which are known, as after a change.
 func BenchmarkLook(b *testing.B) {
 	f, _ := benched(b, 300, contract.Raw)
 	now := time.Unix(1e9, 0)
 	deliver(b, f, now)
 	b.ReportAllocs()
 	for b.Loop() {
+		f.Lost()
 		now = now.Add(time.Hour)
+		deliver(b, f, now)
+	}
+}
+
+// BenchmarkIdle looks and checks while nothing happens to 300 files.
+func BenchmarkIdle(b *testing.B) {
+	f, _ := benched(b, 300, contract.Raw)
+	now := time.Unix(1e9, 0)
+	deliver(b, f, now)
+	time.Sleep(20 * time.Millisecond) // until the clock for file times has moved on
+	b.ReportAllocs()
+	for b.Loop() {
+		now = now.Add(5 * time.Second)
 		deliver(b, f, now)
 	}
 }

@@ -21,26 +21,37 @@ import (
 )
 
 // look finds the files that the sources match now, opens new ones, notes which lost
-// their name, and watches the directories.
+// their name, and watches the directories. Where nothing tells that the last look would
+// find anything else now, it is not made again.
 func (f *Follower) look(now time.Time) {
-	f.stale, f.crowded, f.lastLook = false, false, now
+	f.lastLook = now
+	if !f.stale && f.settled && now.Sub(f.lastFullLook) < fullLookEvery && f.dirsAreAsBefore() {
+		f.order()
+		return
+	}
+	f.stale, f.crowded, f.lastFullLook = false, false, now
 	for again := true; again; {
 		f.round++
+		f.settled = true
 		clear(f.alias)
 		f.refused = 0
+		begun := time.Now()
+		for name, d := range f.dirs {
+			d.found = stampOf(name) // before it is listed, lest a change in between go unseen
+		}
 		holder := f.holders()
-		dirs := map[string]bool{}
 		for i := range f.sources {
 			src := &f.sources[i]
-			found := src.tree.Glob(src.Pattern)
+			found := src.tree.Glob(src.Pattern, func(n tree.Node) { f.found(src, n, holder, now) })
 			for _, err := range found.Errs {
 				f.sayFound(src, err)
 			}
-			for _, d := range found.Dirs {
-				dirs[d] = true
-			}
-			for _, n := range found.Nodes {
-				f.found(src, n, holder, now)
+			f.settled = f.settled && !found.Linked
+			for _, name := range found.Dirs {
+				if f.dirs[name] == nil {
+					f.dirs[name] = &dir{}
+				}
+				f.dirs[name].round = f.round
 			}
 		}
 		for _, x := range f.open {
@@ -49,7 +60,7 @@ func (f *Follower) look(now time.Time) {
 			}
 		}
 		if lost := f.lostParked(); lost || f.hidden || f.closed != nil && !f.looked || len(f.closed) >= f.forgetAt {
-			f.findRotated(dirs, now)
+			f.findRotated(now)
 		}
 		for _, g := range f.gaps(holder) {
 			f.findMissed(g, now)
@@ -57,13 +68,61 @@ func (f *Follower) look(now time.Time) {
 		clear(f.listed)
 		f.order()
 		// A file made after the look and before the watch would be missed.
-		again = f.watch(dirs)
+		again = f.watch()
+		f.settled = f.settled && !f.hidden && f.dirsTell(begun)
 	}
 	f.looked = true
 	if f.first {
 		f.first = false
 		f.dirty = true
 	}
+}
+
+// dir is a directory in which the sources were looked for.
+type dir struct {
+	found   stamp  // what it was at the last look
+	watched stamp  // what it was when a watch was asked for; none: it has no watch
+	round   uint64 // number of the last look that came by
+}
+
+// A stamp is another one when anything was made, removed or renamed in a directory, or when
+// the path leads to another directory.
+type stamp struct {
+	inode
+	changed int64 // change time (st_ctim) in ns since 1970
+}
+
+// stampOf is the stamp of a directory, none if it cannot be had.
+func stampOf(name string) stamp {
+	n, err := tree.At(name)
+	if err != nil {
+		return stamp{}
+	}
+	return stamp{inode{n.Dev, n.Ino}, n.Changed}
+}
+
+func (f *Follower) dirsAreAsBefore() bool {
+	for name, d := range f.dirs {
+		if stampOf(name) != d.found {
+			return false
+		}
+	}
+	return true
+}
+
+// dirsTell says whether the stamps that a look took will be others after any change since. begun is
+// when it took them, by the wall clock.
+func (f *Follower) dirsTell(begun time.Time) bool {
+	for name, d := range f.dirs {
+		age := stampAge
+		if d.found.changed%1e9 == 0 {
+			age = coarseStampAge
+		}
+		if d.found == (stamp{}) || begun.UnixNano()-d.found.changed < int64(age) || !tellsChanges(name) {
+			return false
+		}
+	}
+	return true
 }
 
 // found takes note of a match.
@@ -84,6 +143,7 @@ func (f *Follower) found(src *source, n tree.Node, holder map[contract.Place]*fi
 		return
 	}
 	if f.stillParked(n) {
+		f.settled = false
 		return
 	}
 	f.makeRoom()
@@ -95,13 +155,14 @@ func (f *Follower) found(src *source, n tree.Node, holder map[contract.Place]*fi
 		fd, err = n.Open()
 	}
 	if errors.Is(err, unix.EMFILE) {
-		f.crowded = true
+		f.settled, f.crowded = false, true
 		f.say.Once("descriptors", "there are more files than the %d that log-bridge may have open; the others wait until those are delivered", f.limit)
 		return
 	}
 	place := contract.Place{Container: src.Container, Path: n.Path}
 	about := place.String()
 	if errors.Is(err, fs.ErrPermission) {
+		f.settled = false
 		f.refused++
 		f.say.Once(about, "%s has mode %04o and belongs to user %d, so user %d, which log-bridge runs as, cannot read it; it is tried again. The annotation %s: \"%d\" would make log-bridge run as that user",
 			about, n.Mode&0o7777, n.Uid, os.Getuid(), contract.Prefix+contract.KeyRunAsUser, n.Uid)
@@ -119,6 +180,7 @@ func (f *Follower) found(src *source, n tree.Node, holder map[contract.Place]*fi
 		return
 	}
 	if x == nil {
+		f.settled = false // its writer may go on
 		unix.Close(fd)
 		return
 	}
@@ -259,6 +321,7 @@ func (f *Follower) startsHere(x *file) error {
 
 // sayFound says, once, why something that a source names is not followed.
 func (f *Follower) sayFound(src *source, err error) {
+	f.settled = false
 	var link *tree.LinkError
 	var at *os.PathError
 	switch {
@@ -275,42 +338,38 @@ func (f *Follower) sayFound(src *source, err error) {
 	}
 }
 
-// watch makes the watched directories be dirs. It says whether a watch is new.
-func (f *Follower) watch(dirs map[string]bool) (added bool) {
-	if f.watcher == nil {
-		f.polled = true
-		return false
-	}
-	f.polled = false
-	for d := range f.watched {
-		if !dirs[d] {
-			_ = f.watcher.Remove(d) // it may have gone with its directory
-			delete(f.watched, d)
-		}
-	}
-	for d := range dirs {
-		var at inode
-		if n, err := tree.At(d); err == nil {
-			at = inode{n.Dev, n.Ino}
-		}
-		was, watched := f.watched[d]
-		if watched && was == at && f.round%8 != 0 {
+// watch makes the watched directories be those that this look came by. It says whether a watch is new.
+func (f *Follower) watch() (added bool) {
+	f.polled = f.watcher == nil
+	for name, d := range f.dirs {
+		if d.round != f.round {
+			if d.watched != (stamp{}) {
+				_ = f.watcher.Remove(name) // it may have gone with its directory
+			}
+			delete(f.dirs, name)
 			continue
 		}
-		// A directory that was removed, or moved away and back, has lost its watch, so
-		// each is added again now and then; for one that has its watch this does
+		if f.watcher == nil {
+			continue
+		}
+		at := stampOf(name)
+		if at == d.watched && at != (stamp{}) {
+			continue
+		}
+		// A directory that was removed, or moved away and back, has lost its watch, and
+		// another stamp, so each that has one is added again; where there is a watch this does
 		// nothing.
-		if !tellsChanges(d) || f.watcher.Add(d) != nil {
+		if !tellsChanges(name) || f.watcher.Add(name) != nil {
 			f.polled = true
 			continue
 		}
-		added = added || was != at
-		f.watched[d] = at
+		added = added || at.inode != d.watched.inode
+		d.watched = at
 	}
 	return added
 }
 
-// tellsChanges says whether the kernel tells of every change in a directory: not on
+// tellsChanges says whether the kernel tells of every change in a directory, and stamps it: not on
 // network file systems, where others write.
 func tellsChanges(dir string) bool {
 	var st unix.Statfs_t

@@ -33,14 +33,18 @@ const (
 	// lookEvery is the time between two looks for files where events tell of changes:
 	// permission changes elsewhere on the path, mounts and lost events.
 	lookEvery = 5 * time.Second
-	// checkEvery is the time between two checks of all open files.
-	checkEvery = 2 * time.Second
-	// pollMin and pollMax bound the waits where there are no events. In between a wait is
-	// a part of the time in which nothing happened, 1/pollPart: what is written after a
-	// second comes within an eighth of one, and what is idle costs little.
+	// fullLookEvery is the time after which a look is made although no directory has changed:
+	// somebody may have mounted something over a file.
+	fullLookEvery = 10 * time.Minute
+	// checkMin and checkMax bound the time between two checks of all open files where there
+	// are events, pollMin and pollMax where there are none. In between it is a part of the time in
+	// which nothing happened, 1/idlePart: what is written after a second comes within an
+	// eighth of one, and what is idle costs little.
+	checkMin = 2 * time.Second
+	checkMax = lookEvery
 	pollMin  = 10 * time.Millisecond
 	pollMax  = time.Second
-	pollPart = 8
+	idlePart = 8
 	// goneEvery is the time between two checks where a file without a name is open, which
 	// may be where no watch is.
 	goneEvery = 250 * time.Millisecond
@@ -59,6 +63,13 @@ const (
 	// before it counts as finished.
 	quietFor = 60 * time.Second
 )
+
+// stampAge is the age from which on a directory's change time can be told from that of a change now:
+// some ticks of the kernel's clock.
+var stampAge = 100 * time.Millisecond
+
+// coarseStampAge is the same where change times are whole seconds, as on ext4 with small inodes.
+const coarseStampAge = 3 * time.Second
 
 // Watcher asks for events of the directories it is given. fsnotify's is one.
 type Watcher interface {
@@ -122,17 +133,18 @@ type Follower struct {
 	holder  map[contract.Place]*file // newest generations, as this look found them
 	count   map[contract.Place]int   // of the generations that are open
 	listed  map[string][]fs.DirEntry // directories that this look has listed
-	watched map[string]inode         // directories with a watch
-	polled  bool                     // some directory has none
+	dirs    map[string]*dir          // the directories of the sources, by name
+	polled  bool                     // some directory has no watch
 	round   uint64                   // number of the look
 	stale   bool                     // something changed that asks for a look
+	settled bool                     // what the last look found changes only if a directory does
 	refused int                      // files and directories that this look may not read
 	hidden  bool                     // a rotated file may not be read
 	crowded bool                     // the last look found files for which there is no descriptor
 
-	lastLook, lastCheck, lastSync, lastGrowth, lastTold time.Time
-	dirty                                               bool // the checkpoint has changed since lastSync
-	keepFailed                                          bool
+	lastLook, lastFullLook, lastCheck, lastSync, lastGrowth, lastTold time.Time
+	dirty                                                             bool // the checkpoint has changed since lastSync
+	keepFailed                                                        bool
 }
 
 // inode finds an open file; its number is not used again while it is open.
@@ -143,9 +155,9 @@ func New(o Options) *Follower {
 	f := &Follower{
 		cfg: o.Config, store: o.Store, stdout: o.Stdout, stderr: o.Stderr, say: o.Say, watcher: o.Watcher,
 		buf:   make([]byte, checkpoint.Window+blockSize),
-		inode: map[inode]*file{}, real: map[string]*file{}, alias: map[string]*file{}, watched: map[string]inode{},
+		inode: map[inode]*file{}, real: map[string]*file{}, alias: map[string]*file{}, dirs: map[string]*dir{},
 		parked: map[inode]*file{}, limit: openLimit(), forgetAt: forgetLeast,
-		holder: map[contract.Place]*file{}, count: map[contract.Place]int{}, listed: map[string][]fs.DirEntry{},
+		holder: map[contract.Place]*file{}, listed: map[string][]fs.DirEntry{},
 		first: o.Store.First(), stale: true,
 	}
 	trees := map[string]*tree.Tree{}
@@ -243,10 +255,11 @@ func (f *Follower) Sweep(now time.Time) (Wait, error) {
 	if f.lastGrowth.IsZero() {
 		f.lastGrowth = now.Add(-busyIf) // the first sweep: an application is about to begin
 	}
-	if f.stale && now.Sub(f.lastLook) >= f.lookGap() || now.Sub(f.lastLook) >= f.lookAfter(now) {
+	due := now.Sub(f.lastLook) >= f.lookAfter(now)
+	if due || f.stale && now.Sub(f.lastLook) >= f.lookGap() {
 		f.look(now)
 	}
-	if now.Sub(f.lastCheck) >= f.checkAfter(now) {
+	if due || now.Sub(f.lastCheck) >= f.checkAfter(now) {
 		f.lastCheck = now
 		f.readyAll()
 		f.keepAgain()
@@ -314,17 +327,21 @@ func (f *Follower) checkAfter(now time.Time) time.Duration {
 	if slices.ContainsFunc(f.open, (*file).gone) {
 		return goneEvery
 	}
-	return checkEvery
+	return f.patience(now, checkMin, checkMax)
 }
 
-func (f *Follower) pollAfter(now time.Time) time.Duration {
-	return min(max(now.Sub(f.lastGrowth)/pollPart, pollMin), pollMax)
+func (f *Follower) pollAfter(now time.Time) time.Duration { return f.patience(now, pollMin, pollMax) }
+
+// patience is 1/idlePart of the time in which nothing happened, within bounds.
+func (f *Follower) patience(now time.Time, least, most time.Duration) time.Duration {
+	return min(max(now.Sub(f.lastGrowth)/idlePart, least), most)
 }
 
 // Drain delivers everything that the files hold at the end of the pod, unfinished
 // last lines too. left is called now and then with the number of bytes still to come;
 // an error of it ends the draining.
 func (f *Follower) Drain(now time.Time, left func(int64) error) error {
+	f.stale = true
 	f.look(now)
 	f.readyAll()
 	f.ending = true

@@ -30,22 +30,18 @@ func (f *Follower) lostName(x *file, now time.Time) {
 // order lets the generations of each name follow one another: the oldest goes first,
 // and the one that has the name last.
 func (f *Follower) order() {
-	clear(f.count)
-	several := false
+	earlier := false
 	for _, x := range f.open {
 		x.before = nil
-		if x.original == nil { // else it is held, and nobody waits for it
-			f.count[x.place()]++
-			several = several || f.count[x.place()] > 1
-		}
+		earlier = earlier || !x.current()
 	}
-	if !several {
+	if !earlier {
 		return
 	}
 	generations := map[contract.Place][]*file{}
 	for _, x := range f.open {
-		if name := x.place(); x.original == nil && f.count[name] > 1 {
-			generations[name] = append(generations[name], x)
+		if x.original == nil { // else it is held, and nobody waits for it
+			generations[x.place()] = append(generations[x.place()], x)
 		}
 	}
 	for _, g := range generations {
@@ -76,7 +72,7 @@ func (x *file) current() bool { return x.named && x.Flags&checkpoint.Copy == 0 }
 // in the watched directories, by identity. After a restart, and whenever twice as many are known as
 // were left the last time, it then walks all that the sidecar sees of the containers, and forgets the
 // files that are nowhere any more. One that may not be read is looked for again at the next look.
-func (f *Follower) findRotated(dirs map[string]bool, now time.Time) {
+func (f *Follower) findRotated(now time.Time) {
 	f.hidden = false
 	// An inode number is soon used again, so the time of birth goes with it.
 	type birth struct {
@@ -99,7 +95,7 @@ func (f *Follower) findRotated(dirs map[string]bool, now time.Time) {
 			f.adopt(real, nil, "", func(c *file) bool { return c.Flags&checkpoint.Done == 0 }, now)
 		}
 	}
-	for dir := range dirs {
+	for dir := range f.dirs {
 		for _, e := range f.list(dir) {
 			if e.Type().IsRegular() {
 				visit(dir + "/" + e.Name())

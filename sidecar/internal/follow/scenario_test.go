@@ -398,7 +398,7 @@ func (deafWatcher) Remove(string) error { return errors.New("not watched") }
 // TestF5: no watch is to be had (fs.inotify.max_user_watches): the same lines come by polling.
 func TestF5_noWatches(t *testing.T) {
 	s := newStage(t, false, "app:/logs/*.log")
-	s.deaf = true
+	s.watches = deafWatcher{}
 	s.start()
 	s.append("a.log", "one\n")
 	s.want(s.rest(0), "one\n")
@@ -594,5 +594,116 @@ func TestIdle(t *testing.T) {
 			t.Fatalf("an idle sweep asks for %v, news %v", wait, news)
 		}
 		s.now = s.now.Add(wait)
+	}
+}
+
+// TestLook: a look that nothing asks for finds every change that no event told of, also where the
+// looks before it found that only a change of a directory would be news.
+func TestLook(t *testing.T) {
+	tests := []struct {
+		name, entry    string
+		before, change func(s *stage)
+	}{
+		{"a new file", "app:/logs/*.log", nil, func(s *stage) { s.append("b.log", "two\n") }},
+		{"in a new directory", "app:/logs/**/*.log", nil, func(s *stage) {
+			must(os.Mkdir(s.path("deep"), 0o755))
+			s.append("deep/b.log", "two\n")
+		}},
+		{"in a directory deep down", "app:/logs/**/*.log", func(s *stage) { must(os.MkdirAll(s.path("deep/down"), 0o755)) }, func(s *stage) {
+			s.append("deep/down/b.log", "two\n")
+		}},
+		{"a file that was missing", "app:/logs/none/b.log", nil, func(s *stage) {
+			must(os.Mkdir(s.path("none"), 0o755))
+			s.append("none/b.log", "two\n")
+		}},
+		{"a file in place of the file", "app:/logs/a.log", nil, func(s *stage) {
+			must(os.Remove(s.path("a.log")))
+			s.append("a.log", "two\n")
+		}},
+		{"a file moved over the file", "app:/logs/a.log", nil, func(s *stage) {
+			s.append("new", "two\n")
+			must(os.Rename(s.path("new"), s.path("a.log")))
+		}},
+		{"a directory in place of the directory", "app:/logs/*.log", nil, func(s *stage) {
+			must(os.Rename(s.logs, s.logs+".old"))
+			must(os.Mkdir(s.logs, 0o755))
+			s.append("a.log", "two\n")
+		}},
+		{"a directory above in place of that", "app:/logs/deep/down/*.log", func(s *stage) { must(os.MkdirAll(s.path("deep/down"), 0o755)) }, func(s *stage) {
+			must(os.MkdirAll(s.path("other/down"), 0o755))
+			s.append("other/down/b.log", "two\n")
+			must(os.Rename(s.path("deep"), s.path("old")))
+			must(os.Rename(s.path("other"), s.path("deep")))
+		}},
+		{"a link to another file", "app:/logs/current", func(s *stage) { must(os.Symlink("a.log", s.path("current"))) }, func(s *stage) {
+			s.append("b.log", "two\n")
+			must(os.Symlink("b.log", s.path("link")))
+			must(os.Rename(s.path("link"), s.path("current")))
+		}},
+		{"a link that leads on, in another directory", "app:/logs/*.log", func(s *stage) {
+			must(os.MkdirAll(s.path("deep/down"), 0o755))
+			must(os.Symlink("deep/link", s.path("l.log")))
+			must(os.Symlink("down/b.log", s.path("deep/link")))
+			s.append("deep/down/b.log", "")
+		}, func(s *stage) {
+			s.append("deep/c.log", "two\n")
+			must(os.Symlink("c.log", s.path("deep/next")))
+			must(os.Rename(s.path("deep/next"), s.path("deep/link")))
+		}},
+		{"a link to another directory", "app:/logs/current/*.log", func(s *stage) {
+			must(os.MkdirAll(s.path("one"), 0o755))
+			must(os.Symlink("one", s.path("current")))
+			s.append("one/b.log", "")
+		}, func(s *stage) {
+			must(os.Mkdir(s.path("two"), 0o755))
+			s.append("two/b.log", "two\n")
+			must(os.Symlink("two", s.path("link")))
+			must(os.Rename(s.path("link"), s.path("current")))
+		}},
+		{"where a link led nowhere", "app:/logs/*/b.log", func(s *stage) { must(os.Symlink("deep/two", s.path("current"))) }, func(s *stage) {
+			must(os.MkdirAll(s.path("deep/two"), 0o755))
+			s.append("deep/two/b.log", "two\n")
+		}},
+		{"a file in place of a FIFO", "app:/logs/*.log", func(s *stage) { must(unix.Mkfifo(s.path("b.log"), 0o644)) }, func(s *stage) {
+			must(os.Remove(s.path("b.log")))
+			s.append("b.log", "two\n")
+		}},
+		{"a file that may be read now", "app:/logs/*.log", func(s *stage) {
+			s.append("b.log", "two\n")
+			must(os.Chmod(s.path("b.log"), 0))
+		}, func(s *stage) { must(os.Chmod(s.path("b.log"), 0o644)) }},
+		{"a directory that may be searched now", "app:/logs/**/*.log", func(s *stage) {
+			must(os.Mkdir(s.path("deep"), 0o755))
+			s.append("deep/b.log", "two\n")
+			must(os.Chmod(s.path("deep"), 0))
+		}, func(s *stage) { must(os.Chmod(s.path("deep"), 0o755)) }},
+		{"more of a file that had been finished", "app:/logs/a.log*", func(s *stage) {
+			s.append("a.log.1", "")
+			s.rest(6 * time.Second)
+			must(os.Rename(s.path("a.log.1"), s.path("old")))
+			s.rest(2 * time.Minute) // it is finished: nobody tells whether it has a writer
+			must(os.Rename(s.path("old"), s.path("a.log.1")))
+		}, func(s *stage) { s.append("a.log.1", "two\n") }},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			bothWays(t, func(t *testing.T, events bool) {
+				s := newStage(t, events, "app:/logs/a.log", test.entry)
+				s.user = nobody
+				if events {
+					s.watches = quietWatcher{}
+				}
+				s.append("a.log", "one\n")
+				s.start()
+				s.want(s.rest(0), "one\n")
+				if test.before != nil {
+					test.before(s)
+				}
+				time.Sleep(20 * time.Millisecond) // until the directories' stamps can be told from others
+				s.want(s.rest(20*time.Second), "one\n")
+				test.change(s)
+				s.want(s.rest(11*time.Second), "one\ntwo\n")
+			})
+		})
 	}
 }

@@ -30,10 +30,10 @@ type sidecar struct {
 	root, state string // directories
 	entries     []contract.Entry
 	reclaim     bool
-	events      bool // inotify, else polling
-	deaf        bool // there is inotify, but no watch is to be had
-	pipe        bool // the output is a pipe, else a file
-	user        user // whose rights the Follower has
+	events      bool           // inotify, else polling
+	watches     follow.Watcher // instead of those of inotify, if any
+	pipe        bool           // the output is a pipe, else a file
+	user        user           // whose rights the Follower has
 
 	now   time.Time
 	out   output
@@ -116,12 +116,12 @@ func (s *sidecar) start() {
 			Config: contract.Config{Roots: []string{s.root}, State: s.state, Format: contract.Raw, Stdout: s.entries, Reclaim: s.reclaim},
 			Store:  store, Records: records, Say: say.New(&s.words, false), Stdout: s.sink, Stderr: s.sink,
 		}
-		if s.events {
+		switch {
+		case s.watches != nil:
+			o.Watcher = s.watches
+		case s.events:
 			s.watcher = newWatcher()
 			o.Watcher = s.watcher
-		}
-		if s.deaf {
-			o.Watcher = deafWatcher{}
 		}
 		s.f = follow.New(o)
 	})

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -12,17 +11,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Found is what a pattern matches at one moment.
+// Found is what a pattern was looked for in.
 type Found struct {
-	// Nodes are the matches, links resolved, each path once.
-	Nodes []Node
 	// Dirs are the directories, as the sidecar names them, in which a change
 	// may change the result: those that were listed, and for what does not exist
 	// yet the nearest directory above it.
 	Dirs []string
+	// Linked says that a link was on the way. What is found depends on where it leads, too,
+	// and Dirs need not hold it.
+	Linked bool
 	// Errs are what was met on the way: unreadable directories, links that lead
-	// out. They take nothing away from Nodes.
+	// out. They take nothing away from the matches.
 	Errs []error
+
+	match func(Node)
+	seen  map[string]bool // the paths of the matches, where one may be met twice
 }
 
 // Compressed says whether a name is that of a compressed file. A wildcard does
@@ -35,43 +38,43 @@ func Compressed(name string) bool {
 	return false
 }
 
-// Glob finds what matches a pattern of contract.Entry. As in a shell, a wildcard
-// does not match a leading dot; ** matches any number of directories, but no links
-// to directories, so that it always ends. The result is good until the next Glob, which uses its
-// memory again.
-func (t *Tree) Glob(pattern string) Found {
-	f := Found{Nodes: t.nodes[:0]}
-	clear(t.seen)
-	t.glob(&f, t.seen, "/", strings.Split(strings.Trim(pattern, "/"), "/"))
-	t.nodes = f.Nodes
+// Glob calls match with what matches a pattern of contract.Entry, links resolved, each path
+// once. As in a shell, a wildcard does not match a leading dot; ** matches any number of
+// directories, but no links to directories, so that it always ends.
+func (t *Tree) Glob(pattern string, match func(Node)) Found {
+	f := Found{match: match}
+	if strings.Count(pattern, "**") > 1 || len(t.covering("/")) > 1 {
+		f.seen = map[string]bool{}
+	}
+	t.glob(&f, "/", strings.Split(strings.Trim(pattern, "/"), "/"))
 	return f
 }
 
-func (t *Tree) glob(f *Found, seen map[string]bool, dir string, parts []string) {
+func (t *Tree) glob(f *Found, dir string, parts []string) {
 	part, rest := parts[0], parts[1:]
 	if !strings.ContainsAny(part, `*?[\`) {
-		p := path.Join(dir, part)
+		p := join(dir, part)
 		if len(rest) > 0 {
-			t.glob(f, seen, p, rest)
+			t.glob(f, p, rest)
 			return
 		}
-		f.watch(t.nearest(dir))
-		t.add(f, seen, p, false)
+		t.watchNearest(f, dir)
+		t.add(f, p, false)
 		return
 	}
 	if part == "**" {
 		if len(rest) == 0 {
 			part = "*" // a trailing ** is every file at any depth
 		} else {
-			t.glob(f, seen, dir, rest)
+			t.glob(f, dir, rest)
 		}
 	}
 	names, plain := t.list(f, dir)
 	for _, name := range names {
-		p := path.Join(dir, name)
+		p := join(dir, name)
 		if parts[0] == "**" && !strings.HasPrefix(name, ".") {
 			if n, err := t.lstat(p); t.above(p) || err == nil && n.Mode&unix.S_IFMT == unix.S_IFDIR {
-				t.glob(f, seen, p, parts)
+				t.glob(f, p, parts)
 				continue
 			}
 			if len(rest) > 0 {
@@ -84,11 +87,13 @@ func (t *Tree) glob(f *Found, seen map[string]bool, dir string, parts []string) 
 		switch {
 		case len(rest) == 0:
 			if !Compressed(name) {
-				t.add(f, seen, p, plain)
+				t.add(f, p, plain)
 			}
 		default:
-			if n, err := t.Resolve(p); err == nil && n.Mode&unix.S_IFMT == unix.S_IFDIR {
-				t.glob(f, seen, p, rest)
+			n, err := t.Resolve(p)
+			f.Linked = f.Linked || err != nil || n.Real != "" && !t.direct(p, n.Real)
+			if err == nil && n.Mode&unix.S_IFMT == unix.S_IFDIR {
+				t.glob(f, p, rest)
 			}
 		}
 	}
@@ -105,29 +110,33 @@ func match(part, name string) bool {
 }
 
 // add puts what is at p into the result. plain says that no link is above it.
-func (t *Tree) add(f *Found, seen map[string]bool, p string, plain bool) {
-	if seen[p] {
+func (t *Tree) add(f *Found, p string, plain bool) {
+	if f.seen[p] {
 		return
 	}
-	seen[p] = true
-	n, err := t.lstat(p)
-	if !plain || err != nil || n.Mode&unix.S_IFMT == unix.S_IFLNK {
+	if f.seen != nil {
+		f.seen[p] = true
+	}
+	var n Node
+	err := error(unix.ELOOP)
+	if plain {
+		n, err = t.lstat(p)
+	}
+	if err != nil || n.Mode&unix.S_IFMT == unix.S_IFLNK {
 		n, err = t.Resolve(p)
+		f.Linked = f.Linked || err == nil && !t.direct(p, n.Real)
 	}
 	switch {
 	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
 	case err != nil:
 		f.Errs = append(f.Errs, err)
 	default:
-		f.Nodes = append(f.Nodes, n)
 		f.watch(path.Dir(n.Real))
+		f.match(n)
 	}
 }
 
 func (f *Found) watch(dir string) {
-	if dir == "" {
-		return
-	}
 	for _, d := range f.Dirs {
 		if d == dir {
 			return
@@ -136,11 +145,13 @@ func (f *Found) watch(dir string) {
 	f.Dirs = append(f.Dirs, dir)
 }
 
-// nearest is the directory of the sidecar that is nearest to dir and exists.
-func (t *Tree) nearest(dir string) string {
+// watchNearest watches the directory of the sidecar that is nearest to dir and exists.
+func (t *Tree) watchNearest(f *Found, dir string) {
 	for {
 		if n, err := t.Resolve(dir); err == nil && n.Real != "" && n.Mode&unix.S_IFMT == unix.S_IFDIR {
-			return n.Real
+			f.Linked = f.Linked || !t.direct(dir, n.Real)
+			f.watch(n.Real)
+			return
 		}
 		if dir == "/" {
 			break
@@ -148,9 +159,13 @@ func (t *Tree) nearest(dir string) string {
 		dir = path.Dir(dir)
 	}
 	if len(t.views) > 0 {
-		return path.Dir(t.views[len(t.views)-1].dir)
+		f.watch(path.Dir(t.views[len(t.views)-1].dir))
 	}
-	return ""
+}
+
+// direct says whether real is where the views put p, so that no link is between them.
+func (t *Tree) direct(p, real string) bool {
+	return slices.ContainsFunc(t.covering(p), func(v view) bool { return real == v.real(p) })
 }
 
 // list names what is in a directory of the container, in every view that shows
@@ -159,13 +174,14 @@ func (t *Tree) nearest(dir string) string {
 // the directory is where its path says, without a link.
 func (t *Tree) list(f *Found, dir string) (names []string, plain bool) {
 	if n, err := t.Resolve(dir); err == nil && n.Real != "" {
-		plain = slices.ContainsFunc(t.covering(dir), func(v view) bool { return n.Real == filepath.Join(v.dir, strings.TrimPrefix(dir, v.prefix)) })
+		plain = t.direct(dir, n.Real)
+		f.Linked = f.Linked || !plain
 		// A link to a directory is listed where it leads.
 		real := []Node{n}
 		if direct := t.covering(dir); len(direct) > 1 {
 			real = real[:0]
 			for _, v := range direct {
-				real = append(real, Node{Real: path.Join(v.dir, strings.TrimPrefix(dir, v.prefix)), base: v.dir})
+				real = append(real, Node{Real: v.real(dir), base: v.dir})
 			}
 		}
 		for _, r := range real {
@@ -187,7 +203,7 @@ func (t *Tree) list(f *Found, dir string) (names []string, plain bool) {
 			names = append(names, found...)
 		}
 	} else {
-		f.watch(t.nearest(dir))
+		t.watchNearest(f, dir)
 		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
 			f.Errs = append(f.Errs, err)
 		}

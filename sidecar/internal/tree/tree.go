@@ -26,9 +26,6 @@ import (
 // holds no open files; use it from one goroutine.
 type Tree struct {
 	views []view // deepest prefix first
-
-	nodes []Node          // of the last Glob
-	seen  map[string]bool // paths that it met
 }
 
 // view says that what the container sees at prefix is found in dir. Beneath
@@ -37,9 +34,26 @@ type view struct {
 	prefix, dir string
 }
 
+// real is where the view shows p, which prefix covers.
+func (v view) real(p string) string {
+	rest := strings.Trim(p[len(v.prefix):], "/")
+	if rest == "" {
+		return v.dir
+	}
+	return join(v.dir, rest)
+}
+
+// join is path.Join for what is clean.
+func join(dir, name string) string {
+	if dir == "/" {
+		return "/" + name
+	}
+	return dir + "/" + name
+}
+
 // New makes the tree of one container.
 func New(container string, c contract.Config) *Tree {
-	t := &Tree{seen: map[string]bool{}}
+	t := &Tree{}
 	for _, v := range c.Views {
 		if v.Container == container {
 			t.views = append(t.views, view{prefix: v.Path, dir: v.Dir})
@@ -138,7 +152,7 @@ func (t *Tree) above(p string) bool {
 func (t *Tree) lstat(p string) (Node, error) {
 	err := error(unix.ENOENT)
 	for _, v := range t.covering(p) {
-		real := filepath.Join(v.dir, strings.TrimPrefix(p, v.prefix))
+		real := v.real(p)
 		var st unix.Stat_t
 		if e := ignoringEINTR(func() error { return unix.Lstat(real, &st) }); e != nil {
 			if err == unix.ENOENT {
@@ -182,7 +196,7 @@ func (t *Tree) Resolve(p string) (Node, error) {
 			n, _ = t.lstat(at)
 			continue
 		}
-		next := path.Join(at, name)
+		next := join(at, name)
 		n, err = t.lstat(next)
 		if errors.Is(err, unix.ENOENT) && t.above(next) {
 			n, err = Node{Path: next, Mode: unix.S_IFDIR}, nil

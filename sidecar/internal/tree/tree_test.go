@@ -143,6 +143,7 @@ func TestGlob(t *testing.T) {
 		Roots: []string{root},
 		Views: []contract.View{{Place: contract.Place{Container: "app", Path: "/mnt/vol"}, Dir: filepath.Join(root, "volume")}},
 	})
+	linked := []string{"/logs/**", "/logs/*/a.log", "/logs/link/*.log", "/logs/l*/r.log", "/logs/link/none.log"}
 	for _, test := range []struct{ pattern, want, dirs string }{
 		{"/logs/a.log", "/logs/a.log", "app/logs"},
 		{"/logs/*.log", "/logs/[x].log /logs/a.log /logs/b.log /logs/fifo.log /logs/folder.log", "app/logs"},
@@ -167,13 +168,11 @@ func TestGlob(t *testing.T) {
 		{"/m*/vol/v.log", "/mnt/vol/v.log", ""},
 		{"/none/there/*.log", "", "app"},
 		{"/logs/none/x.log", "", "app/logs"},
+		{"/logs/link/none.log", "", "app/real"},
 		{"/mnt/vol/none/x.log", "", "volume"},
 	} {
-		found := tr.Glob(test.pattern)
 		var have, dirs []string
-		for _, n := range found.Nodes {
-			have = append(have, n.Path)
-		}
+		found := tr.Glob(test.pattern, func(n Node) { have = append(have, n.Path) })
 		for _, d := range found.Dirs {
 			d, _ := filepath.Rel(root, d)
 			dirs = append(dirs, d)
@@ -182,6 +181,9 @@ func TestGlob(t *testing.T) {
 		slices.Sort(dirs)
 		if strings.Join(have, " ") != test.want {
 			t.Errorf("%s:\nhave %s\nwant %s", test.pattern, strings.Join(have, " "), test.want)
+		}
+		if linked := slices.Contains(linked, test.pattern); found.Linked != linked {
+			t.Errorf("%s: a link is on the way: have %v, want %v", test.pattern, found.Linked, linked)
 		}
 		if test.dirs != "" {
 			// A change in each of these may change the result.
@@ -193,7 +195,7 @@ func TestGlob(t *testing.T) {
 			}
 		}
 	}
-	found := tr.Glob("/logs/*.log")
+	found := tr.Glob("/logs/*.log", func(Node) {})
 	if len(found.Errs) != 1 || !strings.Contains(found.Errs[0].Error(), "/logs/out.log is a link to /etc/passwd") {
 		t.Errorf("errors: have %v, want the link out", found.Errs)
 	}
@@ -209,7 +211,8 @@ func TestTwoRoots(t *testing.T) {
 			t.Errorf("%s: have %s, %v, want it in %s", path, n.Real, err, want)
 		}
 	}
-	if n := len(tr.Glob("/logs/*.log").Nodes); n != 2 {
+	n := 0
+	if tr.Glob("/logs/*.log", func(Node) { n++ }); n != 2 {
 		t.Errorf("have %d files, want 2", n)
 	}
 }
@@ -363,8 +366,9 @@ func TestUnreadableDirectory(t *testing.T) {
 }
 
 func unreadable(t *testing.T, root string) {
-	found := New("app", contract.Config{Roots: []string{root}}).Glob("/**/*.log")
-	if len(found.Nodes) != 1 || len(found.Errs) == 0 || !errors.Is(found.Errs[0], os.ErrPermission) {
-		t.Errorf("have %v and %v, want one file and a refusal", found.Nodes, found.Errs)
+	n := 0
+	found := New("app", contract.Config{Roots: []string{root}}).Glob("/**/*.log", func(Node) { n++ })
+	if n != 1 || len(found.Errs) == 0 || !errors.Is(found.Errs[0], os.ErrPermission) {
+		t.Errorf("have %d files and %v, want one and a refusal", n, found.Errs)
 	}
 }
