@@ -64,6 +64,7 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 		x.original = nil
 		return false
 	}
+	var original *file
 	wait := false
 	for _, k := range f.open {
 		if k == x || k.original == x {
@@ -89,31 +90,31 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 			k.ready, wait = true, true
 			continue
 		}
-		if !x.headOf(k, st.Size) || !x.endsWithin(k, st.Size) {
+		if original != nil || !x.headOf(k, st.Size) || !x.endsWithin(k, st.Size) {
 			continue
 		}
 		if x.original == nil {
 			x.held = now
 		}
+		wentAway := k == x.original && !k.named // with all of its bytes: no log beside it
 		switch {
-		case like == perhaps && (ending || now.Sub(x.held) >= heldFor):
+		case like == perhaps && (ending || now.Sub(x.held) >= heldFor && !wentAway):
 			continue
 		case ending && st.Size < checkpoint.Window:
 			// A few bytes may well be the same in two logs.
 			continue
 		}
-		x.original = k
+		original = k
+	}
+	switch {
+	case wait:
+		return true
+	case original != nil:
+		x.original = original
 		if x.Flags&checkpoint.Held == 0 {
 			x.Flags |= checkpoint.Held
 			f.keep(x)
 		}
-		return true
-	}
-	if wait {
-		return true
-	}
-	if x.original != nil && !x.original.named && x.original.fd >= 0 && !ending {
-		// The original went away, intact and with all of its bytes.
 		return true
 	}
 	x.original, x.own = nil, true

@@ -264,7 +264,7 @@ func (f *Follower) Sweep(now time.Time) (Wait, error) {
 		f.readyAll()
 		f.keepAgain()
 	}
-	delivered, more, err := f.serveAll(now)
+	delivered, err := f.serveAll(now)
 	if err != nil {
 		return Wait{}, err
 	}
@@ -278,7 +278,7 @@ func (f *Follower) Sweep(now time.Time) (Wait, error) {
 		f.lastGrowth = now
 	}
 	switch {
-	case more:
+	case f.someReady():
 		return Wait{}, nil
 	case busy:
 		for _, x := range f.open {
@@ -291,22 +291,23 @@ func (f *Follower) Sweep(now time.Time) (Wait, error) {
 	return Wait{For: min(f.checkAfter(now), f.lookAfter(now))}, nil
 }
 
-// serveAll gives each ready file a turn. more says that some are still ready, or again.
-func (f *Follower) serveAll(now time.Time) (delivered int64, more bool, err error) {
+// serveAll gives each ready file a turn.
+func (f *Follower) serveAll(now time.Time) (delivered int64, err error) {
 	f.turns = append(f.turns[:0], f.open...)
 	for _, x := range f.turns {
 		if x.ready && !(x.before != nil && x.before.behind) {
 			n, err := f.serve(x, now)
 			delivered += n
 			if err != nil {
-				return delivered, false, err
+				return delivered, err
 			}
 		}
 	}
-	for _, x := range f.open {
-		more = more || x.ready
-	}
-	return delivered, more, nil
+	return delivered, nil
+}
+
+func (f *Follower) someReady() bool {
+	return slices.ContainsFunc(f.open, func(x *file) bool { return x.ready })
 }
 
 func (f *Follower) lookGap() time.Duration {
@@ -345,9 +346,8 @@ func (f *Follower) Drain(now time.Time, left func(int64) error) error {
 	f.look(now)
 	f.readyAll()
 	f.ending = true
-	for more := true; more; {
-		var err error
-		if _, more, err = f.serveAll(now); err != nil {
+	for more := true; more; more = f.someReady() {
+		if _, err := f.serveAll(now); err != nil {
 			return err
 		}
 		if err := left(f.Left()); err != nil {

@@ -163,7 +163,7 @@ func (f *Follower) holders() map[contract.Place]*file {
 	clear(f.holder)
 	for _, files := range [][]*file{f.open, f.closed} {
 		for _, x := range files {
-			if x.Path == "" || x.Flags&checkpoint.Copy != 0 {
+			if x.Path == "" || x.Flags&(checkpoint.Copy|checkpoint.Held) != 0 {
 				continue
 			}
 			name := x.place()

@@ -707,3 +707,76 @@ func TestLook(t *testing.T) {
 		})
 	}
 }
+
+func (s *stage) copy(from, to string) {
+	s.t.Helper()
+	b, err := os.ReadFile(s.path(from))
+	must(err)
+	must(os.WriteFile(s.path(to), b, 0o644))
+}
+
+// TestCopyAndOriginalAlike: a log is copied and renamed before anything of it is seen, both in one tick of
+// the clock, so that nothing tells which of the two is the copy. Its writer goes on, and nothing is lost.
+func TestCopyAndOriginalAlike(t *testing.T) {
+	s := newStage(t, true, "app:/logs/a.log")
+	s.user = stranger
+	s.start()
+	tick()
+	s.append("a.log", "one\ntwo\n")
+	s.copy("a.log", "a.log-20260101")
+	must(os.Rename(s.path("a.log"), s.path("a.log-20260102")))
+	s.append("a.log", "")
+	s.want(s.rest(6*time.Second), "one\ntwo\n")
+	s.append("a.log-20260102", "three\n")
+	if have := s.rest(6 * time.Second); !strings.HasSuffix(have, "three\n") {
+		t.Errorf("have %q, want the third line", have)
+	}
+}
+
+// TestCopyOfWhatWasTruncated: a copy that is known to be one is renamed, and another one is made, which
+// nothing asks the sidecar to look at. The log goes on, and is truncated while the sidecar is down.
+// Neither copy is delivered.
+func TestCopyOfWhatWasTruncated(t *testing.T) {
+	bothWays(t, func(t *testing.T, events bool) {
+		s := newStage(t, events, "app:/logs/a.log")
+		s.start()
+		s.append("a.log", "one\n")
+		tick()
+		s.copy("a.log", "a.log.1")
+		s.want(s.rest(0), "one\n")
+		must(os.Rename(s.path("a.log.1"), s.path("a.log.2")))
+		tick()
+		s.copy("a.log", "a.log.1")
+		s.append("a.log", "two\n")
+		s.want(s.rest(0), "one\ntwo\n")
+		s.end()
+		must(os.Truncate(s.path("a.log"), 0))
+		s.start()
+		s.want(s.rest(6*time.Second), "one\ntwo\n")
+	})
+}
+
+// TestFoundAtTheEndOfAnother: a file that is found when another is finished is delivered at once.
+func TestFoundAtTheEndOfAnother(t *testing.T) {
+	s := newStage(t, true, "app:/logs/a.log", "app:/logs/b.log")
+	s.watches = quietWatcher{}
+	s.append("b.log", "one\n")
+	writer, err := os.OpenFile(s.path("b.log"), os.O_WRONLY|os.O_APPEND, 0)
+	must(err)
+	defer writer.Close()
+	s.start()
+	s.want(s.rest(0), "one\n")
+	must(os.Remove(s.path("b.log")))
+	s.want(s.rest(6*time.Second), "one\n")
+	must(writer.Close())
+	s.append("a.log", "two\n")
+	for range 10 {
+		wait, _, err := s.sweep()
+		must(err)
+		if slices.Contains(openFiles(s.logs), s.path("a.log")) && wait > 0 && s.delivered() == "one\n" {
+			t.Fatalf("the file is found, and the next sweep is to be in %v", wait)
+		}
+		s.now = s.now.Add(wait)
+	}
+	s.want(s.delivered(), "one\ntwo\n")
+}

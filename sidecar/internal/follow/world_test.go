@@ -656,11 +656,11 @@ func birth(name string) int64 {
 	return st.Btime.Sec*1e9 + int64(st.Btime.Nsec)
 }
 
-// tick waits until the kernel's clock for file times has moved on.
+// tick waits until the kernel's clock for file times is ahead of all stamps that it gave.
 func tick() {
 	var begun, now unix.Timespec
-	must(unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &begun))
-	for now = begun; now == begun; {
+	must(unix.ClockGettime(unix.CLOCK_REALTIME, &begun)) // finer stamps are given, too
+	for now.Nano() <= begun.Nano() {
 		time.Sleep(100 * time.Microsecond)
 		must(unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &now))
 	}
