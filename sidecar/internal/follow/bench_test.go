@@ -125,7 +125,7 @@ func BenchmarkIdle(b *testing.B) {
 	f, _ := benched(b, 300, contract.Raw)
 	now := time.Unix(1e9, 0)
 	deliver(b, f, now)
-	time.Sleep(20 * time.Millisecond) // until the clock for file times has moved on
+	time.Sleep(follow.StampAge) // until the clock for file times has moved on
 	b.ReportAllocs()
 	for b.Loop() {
 		now = now.Add(5 * time.Second)

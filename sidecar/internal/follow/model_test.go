@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/log-bridge/log-bridge/sidecar/internal/follow"
 )
 
 // A program is a random sequence of what applications, rotations and the end of processes
@@ -383,6 +385,7 @@ func (w *world) do(st step) error {
 			if err := w.rest(0); err != nil {
 				return err
 			}
+			time.Sleep(follow.StampAge) // so that later looks may rely on the directories' stamps
 			w.now = w.now.Add(2 * time.Minute)
 			if err := w.rest(6 * time.Second); err != nil {
 				return err

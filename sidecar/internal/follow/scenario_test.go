@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
+	"github.com/log-bridge/log-bridge/sidecar/internal/follow"
 	"golang.org/x/sys/unix"
 )
 
@@ -699,7 +700,7 @@ func TestLook(t *testing.T) {
 				if test.before != nil {
 					test.before(s)
 				}
-				time.Sleep(20 * time.Millisecond) // until the directories' stamps can be told from others
+				time.Sleep(follow.StampAge) // until the directories' stamps can be told from others
 				s.want(s.rest(20*time.Second), "one\n")
 				test.change(s)
 				s.want(s.rest(11*time.Second), "one\ntwo\n")
