@@ -766,7 +766,9 @@ func (w *world) truncate(x *inode, size int64) {
 			}
 		}
 		for _, c := range w.inodes {
-			if c.copyOf == x && c.of == x.era && (!x.seen || c.parted && c.size < delivered) {
+			// More than it holds may have been delivered before it was met.
+			unmet := c.parted && c.size < delivered || w.busy != nil && !c.known && c.size < x.size
+			if c.copyOf == x && c.of == x.era && (!x.seen || unmet) {
 				w.doubt(c) // at most its head can be compared with what is known of the original
 			}
 		}
