@@ -226,6 +226,10 @@ func latency(b *bench, p peer) (map[string]float64, error) {
 	return map[string]float64{"median": float64(all[len(all)/2]) / 1e6, "p99": float64(all[len(all)*99/100]) / 1e6}, nil
 }
 
+// settling is the time before idling is measured: what a peer does in the first seconds after a line
+// is not idling.
+const settling = 10 * time.Second
+
 // idle lets a peer follow files in which nothing happens.
 func idle(files int) func(*bench, peer) (map[string]float64, error) {
 	return func(b *bench, p peer) (map[string]float64, error) {
@@ -235,11 +239,11 @@ func idle(files int) func(*bench, peer) (map[string]float64, error) {
 		}
 		defer s.remove()
 		defer q.end(unix.SIGTERM)
-		time.Sleep(3 * time.Second) // what it does after a line is not idling
+		time.Sleep(settling)
 		before := q.cpu()
-		time.Sleep(b.long)
+		time.Sleep(b.idle)
 		return map[string]float64{
-			"cpu": (q.cpu() - before).Seconds() / b.long.Seconds() * 100,
+			"cpu": (q.cpu() - before).Seconds() / b.idle.Seconds() * 100,
 			"rss": float64(q.memory("Rss")) / 1024,
 		}, nil
 	}
@@ -262,7 +266,7 @@ func many(b *bench, p peer) (map[string]float64, error) {
 		defer s.remove()
 		all = append(all, q)
 	}
-	time.Sleep(3 * time.Second)
+	time.Sleep(settling)
 	sum := func(of func(*process) float64) (sum float64) {
 		for _, q := range all {
 			sum += of(q)
@@ -271,10 +275,10 @@ func many(b *bench, p peer) (map[string]float64, error) {
 	}
 	cpu := func(q *process) float64 { return q.cpu().Seconds() }
 	before := sum(cpu)
-	time.Sleep(b.long)
+	time.Sleep(b.idle)
 	after := sum(cpu)
 	return map[string]float64{
-		"cpu": (after - before) / b.long.Seconds() * 100,
+		"cpu": (after - before) / b.idle.Seconds() * 100,
 		"pss": sum(func(q *process) float64 { return float64(q.memory("Pss")) / 1024 }),
 	}, nil
 }

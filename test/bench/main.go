@@ -22,7 +22,8 @@ import (
 type bench struct {
 	dir         string // for files
 	rounds      int
-	long        time.Duration // what "for a while" is
+	long        time.Duration // of steady writing
+	idle        time.Duration // of idling
 	backlog     string
 	backlogSize int64
 	buf         []byte // the reader's
@@ -38,7 +39,8 @@ func main() {
 func run() error {
 	b := &bench{buf: make([]byte, 1<<20)}
 	flag.IntVar(&b.rounds, "rounds", 5, "how often each figure is taken")
-	flag.DurationVar(&b.long, "long", 30*time.Second, "how long steady writing and idling last")
+	flag.DurationVar(&b.long, "long", 30*time.Second, "how long steady writing lasts")
+	flag.DurationVar(&b.idle, "idle", 15*time.Second, "how long idling lasts")
 	size := flag.Int64("backlog", 1<<30, "`BYTES` to catch up with")
 	only := flag.String("only", "", "`REGEXP` of the figures to take")
 	with := flag.String("with", "", "`REGEXP` of the peers to measure")
@@ -49,7 +51,7 @@ func run() error {
 	goText := flag.String("go", "", "a `FILE` that go test -bench has printed")
 	page := flag.String("page", "", "the Markdown `FILE` whose tables to write")
 	flag.Parse()
-	figures := figures(b.long)
+	figures := figures(b.long, b.idle)
 	which, err := regexp.Compile("^(" + cmp.Or(*only, ".*") + ")$")
 	if err != nil {
 		return fmt.Errorf("-only: %w", err)
@@ -152,7 +154,7 @@ func peers(sidecar, busybox, nxadm string) []peer {
 // followers are the peers that go on when a file grows.
 var followers = []string{ours, "tail, busybox", "tail, GNU", "nxadm/tail"}
 
-func figures(long time.Duration) []figure {
+func figures(long, idling time.Duration) []figure {
 	return []figure{
 		{"catch-up", "Catching up with 1 GiB", "A file of 160-byte lines in the page cache, delivered into a pipe whose reader only counts.",
 			[]column{{"cpu", "s", "at most busybox's"}, {"wall", "s", "at most busybox's"}, {"peak", "MiB", "at most 4"}},
@@ -161,7 +163,7 @@ func figures(long time.Duration) []figure {
 			[]column{{"cpu", "%", "at most a quarter of GNU tail's"}}, followers, steady},
 		{"latency", "One line every 10 ms", "The time from the write to the reader, of 1,000 lines.",
 			[]column{{"median", "ms", "at most 0.3"}, {"p99", "ms", "at most 2"}}, followers, latency},
-		{"idle", "Idle, one file", "Memory, and CPU in percent of one core over " + long.String() + ".",
+		{"idle", "Idle, one file", "Memory, and CPU in percent of one core over " + idling.String() + ", " + settling.String() + " after a first line.",
 			[]column{{"rss", "MiB", "at most 3.5"}, {"cpu", "%", ""}}, append(slices.Clone(followers), ours+" without inotify"), idle(1)},
 		{"idle-300", "Idle, 300 files", "The same with 300 files. nxadm/tail follows one file a process, so it is not in this table.",
 			[]column{{"rss", "MiB", "at most 4"}, {"cpu", "%", "under 0.1, without inotify 1.5"}}, []string{ours, "tail, busybox", "tail, GNU", ours + " without inotify"}, idle(300)},
