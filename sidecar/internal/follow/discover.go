@@ -92,13 +92,13 @@ type stamp struct {
 	changed int64 // change time (st_ctim) in ns since 1970
 }
 
-// stampOf is the stamp of a directory, none if it cannot be had.
+// stampOf is the stamp of a directory, or of the one that a link leads to; none if it cannot be had.
 func stampOf(name string) stamp {
-	n, err := tree.At(name)
-	if err != nil {
+	var st unix.Stat_t
+	if unix.Stat(name, &st) != nil {
 		return stamp{}
 	}
-	return stamp{inode{n.Dev, n.Ino}, n.Changed}
+	return stamp{inode{uint64(st.Dev), st.Ino}, st.Ctim.Nano()} //nolint:unconvert // Dev is 32 bits wide on some architectures
 }
 
 func (f *Follower) dirsAreAsBefore() bool {

@@ -665,6 +665,13 @@ func TestLook(t *testing.T) {
 			must(os.MkdirAll(s.path("deep/two"), 0o755))
 			s.append("deep/two/b.log", "two\n")
 		}},
+		{"another container, beneath a root that is a link", "other:/*.log", func(s *stage) {
+			must(os.Rename(s.root, s.root+".real"))
+			must(os.Symlink(s.root+".real", s.root))
+		}, func(s *stage) {
+			must(os.Mkdir(filepath.Join(s.root, "other"), 0o755))
+			s.append("../../other/b.log", "two\n")
+		}},
 		{"a file in place of a FIFO", "app:/logs/*.log", func(s *stage) { must(unix.Mkfifo(s.path("b.log"), 0o644)) }, func(s *stage) {
 			must(os.Remove(s.path("b.log")))
 			s.append("b.log", "two\n")
