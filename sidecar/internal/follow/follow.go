@@ -131,7 +131,6 @@ type Follower struct {
 	seeded   prepare.SeedLists
 
 	holder  map[contract.Place]*file // newest generations, as this look found them
-	count   map[contract.Place]int   // of the generations that are open
 	listed  map[string][]fs.DirEntry // directories that this look has listed
 	dirs    map[string]*dir          // the directories of the sources, by name
 	polled  bool                     // some directory has no watch
