@@ -243,6 +243,7 @@ spec:
       for file in 1 2 3 4 5 6 7 8; do
         for line in $(seq 250); do i=$((i+1)); echo "line $i" >> app.log; done
         [ $file = 8 ] || mv app.log app.log.$file
+        sleep 0.02 # longer than a tick of the clock that tells which file is the older
       done
 `)
 	got := lines(t, "2,000 lines", func(got []string) bool { return len(got) >= 2000 }, "-n", ns, "rotating", "-c", "log-bridge")

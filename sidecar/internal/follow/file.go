@@ -108,6 +108,15 @@ func (x *file) stat() (st unix.Stat_t, err error) {
 	}
 }
 
+// modified is when the file was last written (st_mtim), in ns since 1970; 0 if that cannot be had.
+func (x *file) modified() int64 {
+	st, err := x.stat()
+	if err != nil {
+		return 0
+	}
+	return st.Mtim.Nano()
+}
+
 // holds says whether the file has exactly want at off.
 func (x *file) holds(want []byte, off int64) bool {
 	var buf [checkpoint.Window]byte

@@ -52,7 +52,11 @@ func (f *Follower) order() {
 				}
 				return 1
 			}
-			return cmp.Compare(a.Birth, b.Birth)
+			if a.Birth != b.Birth {
+				return cmp.Compare(a.Birth, b.Birth)
+			}
+			// Born in one tick of the clock: the earlier one was left earlier.
+			return cmp.Compare(a.modified(), b.modified())
 		})
 		for i := 1; i < len(g); i++ {
 			g[i].before = g[i-1]

@@ -788,3 +788,20 @@ func TestFoundAtTheEndOfAnother(t *testing.T) {
 	}
 	s.want(s.delivered(), "one\ntwo\n")
 }
+
+// TestBornInOneTick: of generations that were born in one tick of the kernel's clock, the one that was left
+// first comes first, although their names count upwards.
+func TestBornInOneTick(t *testing.T) {
+	s := newStage(t, true, "app:/logs/app.log")
+	s.start()
+	s.want(s.rest(0), "")
+	tick()
+	s.append("app.log", "one\n")
+	must(os.Rename(s.path("app.log"), s.path("app.log.1")))
+	s.append("app.log", "two\n")
+	tick()
+	s.append("app.log", "three\n")
+	must(os.Rename(s.path("app.log"), s.path("app.log.2")))
+	s.append("app.log", "four\n")
+	s.want(s.rest(0), "one\ntwo\nthree\nfour\n")
+}
