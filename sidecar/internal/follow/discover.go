@@ -168,6 +168,10 @@ func (f *Follower) found(src *source, n tree.Node, holder map[contract.Place]*fi
 			about, n.Mode&0o7777, n.Uid, os.Getuid(), contract.Prefix+contract.KeyRunAsUser, n.Uid)
 		return
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		f.settled = false // renamed or deleted since it was found, which the next look sees
+		return
+	}
 	if err != nil {
 		f.sayFound(src, err)
 		return
