@@ -91,7 +91,7 @@ func (t *Tree) glob(f *Found, dir string, parts []string) {
 			}
 		default:
 			n, err := t.Resolve(p)
-			f.Linked = f.Linked || err != nil || n.Real != "" && !t.direct(p, n.Real)
+			f.Linked = f.Linked || err != nil || n.linked
 			if err == nil && n.Mode&unix.S_IFMT == unix.S_IFDIR {
 				t.glob(f, p, rest)
 			}
@@ -124,7 +124,7 @@ func (t *Tree) add(f *Found, p string, plain bool) {
 	}
 	if err != nil || n.Mode&unix.S_IFMT == unix.S_IFLNK {
 		n, err = t.Resolve(p)
-		f.Linked = f.Linked || err == nil && !t.direct(p, n.Real)
+		f.Linked = f.Linked || n.linked
 	}
 	switch {
 	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
@@ -149,7 +149,7 @@ func (f *Found) watch(dir string) {
 func (t *Tree) watchNearest(f *Found, dir string) {
 	for {
 		if n, err := t.Resolve(dir); err == nil && n.Real != "" && n.Mode&unix.S_IFMT == unix.S_IFDIR {
-			f.Linked = f.Linked || !t.direct(dir, n.Real)
+			f.Linked = f.Linked || n.linked
 			f.watch(n.Real)
 			return
 		}
@@ -163,19 +163,14 @@ func (t *Tree) watchNearest(f *Found, dir string) {
 	}
 }
 
-// direct says whether real is where the views put p, so that no link is between them.
-func (t *Tree) direct(p, real string) bool {
-	return slices.ContainsFunc(t.covering(p), func(v view) bool { return real == v.real(p) })
-}
-
 // list names what is in a directory of the container, in every view that shows
 // it, and the directories that lead to deeper views. Seeding's folder and what an
 // unreadable directory holds are left out; the latter is an error in f. plain says that
 // the directory is where its path says, without a link.
 func (t *Tree) list(f *Found, dir string) (names []string, plain bool) {
 	if n, err := t.Resolve(dir); err == nil && n.Real != "" {
-		plain = t.direct(dir, n.Real)
-		f.Linked = f.Linked || !plain
+		plain = !n.linked
+		f.Linked = f.Linked || n.linked
 		// A link to a directory is listed where it leads.
 		real := []Node{n}
 		if direct := t.covering(dir); len(direct) > 1 {

@@ -83,6 +83,8 @@ type Node struct {
 	Changed int64
 	// base is the directory that Real is opened beneath.
 	base string
+	// linked says that a link leads from Path to Real.
+	linked bool
 }
 
 // Kind is the file type in words, for messages.
@@ -224,7 +226,7 @@ func (t *Tree) Resolve(p string) (Node, error) {
 		}
 		rest = append(strings.Split(target, "/"), rest...)
 	}
-	n.Path = p
+	n.Path, n.linked = p, linked
 	return n, nil
 }
 
