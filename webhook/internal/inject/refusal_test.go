@@ -154,7 +154,7 @@ func TestSayings(t *testing.T) {
 			if err := json.Unmarshal(toJSON(t, text), &pod); err != nil {
 				t.Fatal(err)
 			}
-			r := inject.Pod(&pod, config())
+			r := inject.Pod(t.Context(), &pod, config())
 			var have []string
 			for _, f := range r.Findings {
 				have = append(have, f.String())
