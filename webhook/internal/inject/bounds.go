@@ -304,6 +304,6 @@ func (p *planner) checkAdded() {
 		total += p.added[i].Size()
 	}
 	if total > MaxAdded {
-		p.say(LB0209, "log-bridge would add %d bytes to the pod, and adds at most %d; write fewer files, or globs for many", total, MaxAdded)
+		p.say(LB0209, "log-bridge would add more than %d bytes to the pod; write fewer files, or globs for many", MaxAdded)
 	}
 }

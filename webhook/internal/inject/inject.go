@@ -163,6 +163,9 @@ func (r Result) Refusal() string {
 func Pod(ctx context.Context, pod *corev1.Pod, c Config) Result {
 	p := &planner{ctx: ctx, whole: pod, pod: pod, config: c}
 	if reason, done := p.leaveAlone(); done {
+		if p.mistaken() {
+			reason = ""
+		}
 		return p.result(Result{LeftAlone: reason})
 	}
 	p.takeOut()

@@ -53,6 +53,9 @@ func (p *planner) viewsBeneath(w *wanted, dir string) (Code, error) {
 	}
 	mounted := p.mountsOf(w.source)
 	below, weight := mounted.beneath(dir)
+	if p.globs > maxGlobs {
+		return "", nil // it is told
+	}
 	if p.globs += (len(w.Pattern) + 8) * weight; p.globs > maxGlobs {
 		return LB0316, sentence("%s: too many globs would have to be compared with the paths of too many volume mounts (%d here); name directories in which fewer volumes are mounted, or files", w.Entry, len(below))
 	}
