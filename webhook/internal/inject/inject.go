@@ -224,7 +224,7 @@ type planner struct {
 	all      []source
 	byName   map[string]int
 	byVolume map[string]int
-	indices  map[string]*mounts
+	indices  map[string]*mountIndex
 	writers  map[string][]writing
 	vars     map[string]*variables
 

@@ -8,9 +8,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// mounts are the volume mounts of one container by their paths, so that the cost of many
+// mountIndex holds the volume mounts of one container by their paths, so that the cost of many
 // entries in a pod of many mounts is their sum and not their product.
-type mounts struct {
+type mountIndex struct {
 	all  []corev1.VolumeMount
 	at   []string // the clean path of each
 	by   map[string]int
@@ -18,8 +18,8 @@ type mounts struct {
 	sum  []int // lengths of the sorted paths so far
 }
 
-func newMounts(of []corev1.VolumeMount) *mounts {
-	m := &mounts{all: of, by: make(map[string]int, len(of)), sum: []int{0}}
+func newMountIndex(of []corev1.VolumeMount) *mountIndex {
+	m := &mountIndex{all: of, by: make(map[string]int, len(of)), sum: []int{0}}
 	for i, mount := range of {
 		at := mountPath(mount)
 		m.at = append(m.at, at)
@@ -37,7 +37,7 @@ func newMounts(of []corev1.VolumeMount) *mounts {
 }
 
 // covering is the deepest mount that covers a path.
-func (m *mounts) covering(of string) (corev1.VolumeMount, bool) {
+func (m *mountIndex) covering(of string) (corev1.VolumeMount, bool) {
 	for dir := of; ; {
 		if i, ok := m.by[dir]; ok {
 			return m.all[i], true
@@ -59,7 +59,7 @@ func parent(p string) string {
 
 // beneath are the mounts within a directory, without one at it, in the order of their
 // paths: a part of m.sort. weight is the length of their paths together.
-func (m *mounts) beneath(dir string) (indices []int, weight int) {
+func (m *mountIndex) beneath(dir string) (indices []int, weight int) {
 	prefix := strings.TrimSuffix(dir, "/") + "/"
 	first := func(than string) int {
 		i, _ := slices.BinarySearchFunc(m.sort, than, func(i int, than string) int { return strings.Compare(m.at[i], than) })
@@ -76,14 +76,14 @@ func (m *mounts) beneath(dir string) (indices []int, weight int) {
 }
 
 // mountsOf are those of a container.
-func (p *planner) mountsOf(s source) *mounts {
+func (p *planner) mountsOf(s source) *mountIndex {
 	if m, ok := p.indices[s.Name]; ok {
 		return m
 	}
 	if p.indices == nil {
-		p.indices = map[string]*mounts{}
+		p.indices = map[string]*mountIndex{}
 	}
-	m := newMounts(s.VolumeMounts)
+	m := newMountIndex(s.VolumeMounts)
 	p.indices[s.Name] = m
 	return m
 }
