@@ -80,7 +80,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	case "serve":
 		err = serve(ctx, args, stdout, stderr)
 	case "inject":
-		err = injectCommand(args, stdin, stdout, stderr)
+		err = injectCommand(ctx, args, stdin, stdout, stderr)
 	case "check":
 		err = checkCommand(ctx, args, stdin, stdout)
 	case "probe":

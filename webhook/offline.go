@@ -51,7 +51,7 @@ func (o *offline) name() string {
 }
 
 // look reads a manifest and decides for each of its pods, as serve would.
-func (o *offline) look(command string, stdin io.Reader) (*manifest.Stream, []looked, error) {
+func (o *offline) look(ctx context.Context, command string, stdin io.Reader) (*manifest.Stream, []looked, error) {
 	var text []byte
 	var err error
 	switch o.file {
@@ -79,7 +79,10 @@ func (o *offline) look(command string, stdin io.Reader) (*manifest.Stream, []loo
 			all = append(all, looked{Pod: p, Result: notLookedInto(p)})
 			continue
 		}
-		r := inject.Pod(p.Pod, o.inject)
+		r := p.Decide(ctx, o.inject)
+		if r.Err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", command, r.Err)
+		}
 		r.Findings = append(inject.Misplaced(p.Outer, p.Pod.Annotations), r.Findings...)
 		all = append(all, looked{Pod: p, Result: r})
 	}
@@ -93,19 +96,19 @@ const otherKind inject.Reason = "other-kind"
 // misspelt as well as one that some operator knows.
 func notLookedInto(p *manifest.Pod) inject.Result {
 	version, kind := path.Split(p.Kind)
-	return inject.Result{LeftAlone: otherKind, Findings: []inject.Finding{{Code: inject.LB0602, Text: fmt.Sprintf(
+	return inject.Result{LeftAlone: otherKind, Findings: []inject.Finding{inject.NewFinding(inject.LB0602, fmt.Sprintf(
 		"it has annotations of %s, but is not looked into, since Kubernetes has no kind %q of apiVersion %q; correct these two, or leave its pods to the webhook",
-		strings.TrimSuffix(contract.Prefix, "/"), kind, strings.TrimSuffix(version, "/"))}}}
+		strings.TrimSuffix(contract.Prefix, "/"), contract.Brief(kind), contract.Brief(strings.TrimSuffix(version, "/"))))}}
 }
 
 // injectCommand writes the manifest as it would be after admission. If anything in it
 // is refused, it writes nothing: half a manifest is of no use.
-func injectCommand(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
+func injectCommand(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	var o offline
 	if err := parse(o.flags("inject"), args, stdout); err != nil {
 		return err
 	}
-	stream, pods, err := o.look("inject", stdin)
+	stream, pods, err := o.look(ctx, "inject", stdin)
 	if err != nil {
 		return err
 	}
@@ -115,6 +118,9 @@ func injectCommand(args []string, stdin io.Reader, stdout, stderr io.Writer) err
 			if f.Severity() != inject.Note {
 				fmt.Fprintf(stderr, "%s: %s: %s: %s: %s\n", called(), o.name(), p.Object, f.Severity(), f)
 			}
+		}
+		if more := p.MoreMistakes + p.MoreOthers; more > 0 {
+			fmt.Fprintf(stderr, "%s: %s: %s: and %d more\n", called(), o.name(), p.Object, more)
 		}
 		if len(p.Mistakes()) > 0 {
 			refused = true
@@ -165,7 +171,7 @@ func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io
 	case all || k != (kube{}):
 		return errors.New("check: -n, -A, --kubeconfig and --context go with --cluster")
 	}
-	_, pods, err := o.look("check", stdin)
+	_, pods, err := o.look(ctx, "check", stdin)
 	if err != nil {
 		return err
 	}
@@ -190,6 +196,9 @@ func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io
 			}
 		}
 		writeFindings(out, p.Findings)
+		if more := p.MoreMistakes + p.MoreOthers; more > 0 {
+			fmt.Fprintf(out, "  and %d more\n", more)
+		}
 	}
 	fmt.Fprintf(out, "%d with the sidecar, %d with mistakes, %d others\n", injected, mistaken, len(pods)-injected-mistaken)
 	if err := out.Flush(); err != nil {

@@ -98,7 +98,7 @@ func quantity(fs *flag.FlagSet, to *resource.Quantity, name, text string) {
 			*to = resource.Quantity{}
 			return nil
 		}
-		q, err := resource.ParseQuantity(s)
+		q, err := inject.ParseQuantity(s)
 		if err != nil || q.Sign() <= 0 {
 			return errors.New("write a quantity above zero, such as 64Mi or 100m, or nothing")
 		}
@@ -171,7 +171,7 @@ func (o *options) serve(ctx context.Context, certificates certificates, log *slo
 		c.MinVersion = tls.VersionTLS12
 		c.GetCertificate = certificates.GetCertificate
 	}}})
-	server.Register(admit.Path, admit.Handler(func(pod *corev1.Pod) inject.Result { return inject.Pod(pod, o.inject) }, log, count))
+	server.Register(admit.Path, admit.Handler(func(ctx context.Context, pod *corev1.Pod) inject.Result { return inject.Pod(ctx, pod, o.inject) }, log, count))
 
 	// life ends after the delay, or at once when a part fails.
 	life, end := context.WithCancelCause(context.WithoutCancel(ctx))

@@ -100,26 +100,32 @@ var Annotations = []Annotation{
 func Lookup(name string) (Annotation, error) {
 	key, ours := strings.CutPrefix(name, Prefix)
 	if !ours {
-		return Annotation{}, fmt.Errorf("%s is not an annotation of log-bridge", name)
+		return Annotation{}, fmt.Errorf("%s is not an annotation of log-bridge", Brief(name))
 	}
-	near, best := "", len(key)
 	for _, a := range Annotations {
 		if a.Key == key {
 			return a, nil
+		}
+	}
+	near, best := "", len(key)
+	for _, a := range Annotations {
+		// No key of Kubernetes is longer, and the distance takes the product of both lengths.
+		if len(key) > 63 {
+			break
 		}
 		if d := distance(key, a.Key); d < best && d <= 1+len(a.Key)/3 {
 			near, best = a.Key, d
 		}
 	}
 	if near != "" {
-		return Annotation{}, fmt.Errorf("%s: there is no such annotation; did you mean %s%s?", name, Prefix, near)
+		return Annotation{}, fmt.Errorf("%s: there is no such annotation; did you mean %s%s?", Brief(name), Prefix, near)
 	}
 	keys := make([]string, 0, len(Annotations))
 	for _, a := range Annotations {
 		keys = append(keys, a.Key)
 	}
 	slices.Sort(keys)
-	return Annotation{}, fmt.Errorf("%s: there is no such annotation; behind %s may stand: %s", name, Prefix, strings.Join(keys, ", "))
+	return Annotation{}, fmt.Errorf("%s: there is no such annotation; behind %s may stand: %s", Brief(name), Prefix, strings.Join(keys, ", "))
 }
 
 // distance is the Levenshtein distance of two short ASCII words.

@@ -12,7 +12,8 @@ type Entry struct {
 	// Container may be empty in an annotation (the default container), never in a
 	// Config.
 	Container string
-	// Pattern is an absolute, clean path that may hold *, ?, […] and **.
+	// Pattern is an absolute, clean path that may hold *, ?, […] and **, and no
+	// backslash.
 	Pattern string
 }
 
@@ -41,6 +42,10 @@ func (e Entry) Dir() string {
 // than a webhook can look at in the time that it has.
 const MaxEntries = 250
 
+// MaxValue is how many bytes an entries annotation may have. All annotations of a pod have
+// at most 256 KiB, and the status annotation names each entry again.
+const MaxValue = 32 << 10
+
 // maxPath is the length of a path in Linux, the zero byte at its end included.
 const maxPath = 4096
 
@@ -48,6 +53,9 @@ const maxPath = 4096
 // commas or newlines. Its errors are sentences that name the remedy; the caller
 // puts the annotation's key before them.
 func ParseEntries(value string) ([]Entry, error) {
+	if len(value) > MaxValue {
+		return nil, fmt.Errorf("has %d bytes, more than %d; write a glob such as /var/log/app/*.log for many files", len(value), MaxValue)
+	}
 	var entries []Entry
 	for field := range strings.FieldsFuncSeq(value, func(r rune) bool { return r == ',' || r == '\n' }) {
 		if field = strings.TrimSpace(field); field == "" {
@@ -71,57 +79,67 @@ func ParseEntries(value string) ([]Entry, error) {
 // ParseEntry reads one [container:]/absolute/path.
 func ParseEntry(s string) (Entry, error) {
 	if len(s) > maxPath {
-		return Entry{}, fmt.Errorf("%q… is longer than a path can be (%d bytes); write a shorter one", s[:60], maxPath)
+		return Entry{}, fmt.Errorf("%q is longer than a path can be (%d bytes); write a shorter one", Brief(s), maxPath)
 	}
 	for _, r := range s {
 		if r < ' ' || r == 0x7f || r == '�' {
-			return Entry{}, fmt.Errorf("%q holds a control character or is not UTF-8; write a plain path", s)
+			return Entry{}, fmt.Errorf("%q holds a control character or is not UTF-8; write a plain path", Brief(s))
 		}
 	}
 	var e Entry
 	if i := strings.IndexByte(s, ':'); i >= 0 && !strings.Contains(s[:i], "/") {
 		e.Container, e.Pattern = strings.TrimSpace(s[:i]), strings.TrimSpace(s[i+1:])
 		if !isLabel(e.Container) {
-			return Entry{}, fmt.Errorf("%q: %q is not the name of a container; write container:/absolute/path", s, e.Container)
+			return Entry{}, fmt.Errorf("%q: %q is not the name of a container; write container:/absolute/path", Brief(s), Brief(e.Container))
 		}
 	} else {
 		e.Pattern = s
 	}
 	if e.Pattern == "" {
-		return Entry{}, fmt.Errorf("%q names no path; write %s/absolute/path", s, s)
+		return Entry{}, fmt.Errorf("%q names no path; write %s/absolute/path", Brief(s), Brief(s))
 	}
 	if !strings.HasPrefix(e.Pattern, "/") {
-		return Entry{}, fmt.Errorf("%q is not an absolute path; write the whole path, such as /app/%s", e.Pattern, strings.TrimLeft(path.Base("/"+e.Pattern), "/"))
+		return Entry{}, fmt.Errorf("%q is not an absolute path; write the whole path, such as /app/%s", Brief(e.Pattern), Brief(strings.TrimLeft(path.Base("/"+e.Pattern), "/")))
+	}
+	// A shell takes it for an escape, Linux for a letter. A sentence now is better than the
+	// wrong one of the two in silence.
+	if strings.Contains(e.Pattern, `\`) {
+		return Entry{}, fmt.Errorf("%q holds a backslash; write [[] for a bracket, [*] for an asterisk, and ? for a backslash that is part of a name", Brief(e.Pattern))
 	}
 	for part := range strings.SplitSeq(e.Pattern, "/") {
 		if part == ".." {
-			return Entry{}, fmt.Errorf("%q holds \"..\"; write the path without it", e.Pattern)
+			return Entry{}, fmt.Errorf("%q holds \"..\"; write the path without it", Brief(e.Pattern))
 		}
 	}
 	if strings.HasSuffix(e.Pattern, "/") && e.Pattern != "/" {
-		return Entry{}, fmt.Errorf("%q is a directory; name the files in it, such as %s*.log", e.Pattern, e.Pattern)
+		return Entry{}, fmt.Errorf("%q is a directory; name the files in it, such as %s*.log", Brief(e.Pattern), Brief(e.Pattern))
 	}
 	e.Pattern = path.Clean(e.Pattern)
 	if e.Pattern == "/" {
 		return Entry{}, errors.New("\"/\" is not a file; write the path of a log file, such as /app/app.log")
 	}
 	if e.IsGlob() {
-		// path.Match checks the syntax of a pattern as soon as it meets it.
+		// path.Match checks the syntax of a whole pattern, even if nothing can match. Of a longer
+		// name it would try each place.
 		for part := range strings.SplitSeq(e.Pattern, "/") {
-			if _, err := path.Match(part, strings.Repeat("x", len(part))); err != nil {
-				return Entry{}, fmt.Errorf("%q is not a glob: its %q has an open bracket or a lone backslash; write [[] for a bracket", e.Pattern, part)
+			if _, err := path.Match(part, ""); err != nil {
+				return Entry{}, fmt.Errorf("%q is not a glob: its %q has an open bracket; write [[] for a bracket", Brief(e.Pattern), Brief(part))
 			}
 		}
 	}
 	switch top, rest, _ := strings.Cut(e.Pattern[1:], "/"); top {
 	case "dev":
+		// A tmpfs, which a volume may replace.
+		if strings.HasPrefix(rest, "shm/") {
+			break
+		}
 		switch rest {
 		case "stdout", "stderr", "fd/1", "fd/2":
-			return Entry{}, fmt.Errorf("%q already is the container's own %s; kubectl logs shows it without log-bridge, so take the entry out", e.Pattern, map[bool]string{true: "stderr", false: "stdout"}[strings.HasSuffix(rest, "err") || strings.HasSuffix(rest, "2")])
+			return Entry{}, fmt.Errorf("%q already is the container's own %s; kubectl logs shows it without log-bridge, so take the entry out", Brief(e.Pattern), map[bool]string{true: "stderr", false: "stdout"}[strings.HasSuffix(rest, "err") || strings.HasSuffix(rest, "2")])
 		}
 		fallthrough
 	case "proc", "sys":
-		return Entry{}, fmt.Errorf("%q: files under /%s are made by the kernel and are no logs; name a file that the application writes", e.Pattern, top)
+		return Entry{}, fmt.Errorf("%q: files under /%s are made by the kernel and are no logs; name a file that the application writes", Brief(e.Pattern), top)
 	}
 	return e, nil
 }

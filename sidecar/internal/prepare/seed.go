@@ -2,6 +2,8 @@ package prepare
 
 import (
 	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -51,9 +53,9 @@ func (s *Seeder) Seed(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o777); err != nil {
 		return err
 	}
-	tmp := filepath.Join(filepath.Dir(to), ".log-bridge-"+filepath.Base(to))
+	tmp := filepath.Join(filepath.Dir(to), ".log-bridge-"+fileName(filepath.Base(to)))
 	if dir := seedDirOf(to); dir != "" {
-		tmp = filepath.Join(dir, strings.ReplaceAll(strings.TrimPrefix(to, "/"), "/", "_"))
+		tmp = filepath.Join(dir, fileName(strings.ReplaceAll(strings.TrimPrefix(to, "/"), "/", "_")))
 		list, err := os.OpenFile(filepath.Join(dir, SeedList), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
 		if err != nil {
 			return fmt.Errorf("open the list of seeded files: %w", err)
@@ -93,6 +95,17 @@ func (s *Seeder) Seed(from, to string) error {
 		return fmt.Errorf("put the copy in its place: %w", err)
 	}
 	return nil
+}
+
+// fileName shortens a name to what Linux takes for a file, with something before it. Two names
+// stay two.
+func fileName(name string) string {
+	const longest = 200
+	if len(name) <= longest {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return hex.EncodeToString(sum[:16])
 }
 
 func stickyBit(dir string) fs.FileMode {

@@ -8,22 +8,26 @@
 package admit
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"mime"
 	"net/http"
 	"runtime/debug"
 	"time"
 
-	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+	"k8s.io/apimachinery/pkg/types"
+	kjson "sigs.k8s.io/json"
 
+	"github.com/log-bridge/log-bridge/sidecar/contract"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 )
 
@@ -46,50 +50,36 @@ func Counter() *prometheus.CounterVec {
 		Help: "Pods that were looked at, by result (injected, left-alone, refused, failed) and reason.",
 	}, []string{"result", "reason"})
 	// A counter that begins with its first failure would not rise by it, for an alert.
-	count.WithLabelValues(failed, "panic")
+	for _, reason := range []string{"panic", "unreadable", "too-large", "canceled"} {
+		count.WithLabelValues(failed, reason)
+	}
 	return count
 }
 
 // Decide is inject.Pod with its configuration.
-type Decide func(*corev1.Pod) inject.Result
+type Decide func(context.Context, *corev1.Pod) inject.Result
+
+// MaxReview is how many bytes a review may have. The API server takes objects of up to 3 MiB,
+// which are larger in a review: JSON writes some characters as six bytes.
+const MaxReview = 7 << 20
+
+// Bounds of one answer and one line of the log, beside those of package inject.
+const (
+	// maxWarnings is how many warnings an answer has at most: more are counted.
+	maxWarnings = 10
+	// maxCodes is how many codes of findings the log has at most.
+	maxCodes = 20
+)
 
 // Handler serves admission reviews of pods. It may serve any number at once, if
 // decide may.
+//
+// It reads reviews itself rather than by controller-runtime's admission.Webhook, which copies
+// a review several times and decodes whatever it holds: three bytes of a pod can become
+// a few hundred of memory. It also answers what it cannot read with a decision.
 func Handler(decide Decide, log *slog.Logger, count *prometheus.CounterVec) http.Handler {
-	h := handler{decide: decide, log: log, count: count}
-	hook := (&admission.Webhook{Handler: h}).WithRecoverPanic(false)
-	// The library's own lines about a request repeat ours, but for its errors.
-	hook.LogConstructor = func(logr.Logger, *admission.Request) logr.Logger {
-		return logr.FromSlogHandler(errorsOnly{log.Handler()})
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer func() {
-			if trouble := recover(); trouble != nil {
-				// What Handle came upon has been told, with the pod's name.
-				if trouble != errTold {
-					count.WithLabelValues(failed, "panic").Inc()
-					log.Error("admission", "result", failed, "reason", "panic", "error", fmt.Sprint(trouble), "stack", string(debug.Stack()))
-				}
-				http.Error(w, "log-bridge-webhook failed at this request; its log says why", http.StatusInternalServerError)
-			}
-		}()
-		hook.ServeHTTP(w, r)
-	})
+	return handler{decide: decide, log: log, count: count}
 }
-
-// errorsOnly lets errors pass.
-type errorsOnly struct{ slog.Handler }
-
-func (h errorsOnly) Enabled(ctx context.Context, level slog.Level) bool {
-	return level >= slog.LevelError && h.Handler.Enabled(ctx, level)
-}
-
-// WithAttrs and WithGroup keep it so.
-func (h errorsOnly) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return errorsOnly{h.Handler.WithAttrs(attrs)}
-}
-
-func (h errorsOnly) WithGroup(name string) slog.Handler { return errorsOnly{h.Handler.WithGroup(name)} }
 
 type handler struct {
 	decide Decide
@@ -97,66 +87,193 @@ type handler struct {
 	count  *prometheus.CounterVec
 }
 
-// errTold is the panic of a failure that Handle has counted and logged.
-var errTold = errors.New("a failed call")
+// review is an AdmissionReview as it is sent, with what is needed of it.
+type review struct {
+	metav1.TypeMeta `json:",inline"`
+	Request         *request `json:"request"`
+}
 
-// Handle answers one request. It panics where the answer must be a failed call,
-// since the library has no other way to one.
-func (h handler) Handle(_ context.Context, req admission.Request) admission.Response {
+// request is what is needed of an admissionv1.AdmissionRequest.
+type request struct {
+	UID         types.UID               `json:"uid"`
+	Kind        metav1.GroupVersionKind `json:"kind"`
+	SubResource string                  `json:"subResource"`
+	Name        string                  `json:"name"`
+	Namespace   string                  `json:"namespace"`
+	Operation   admissionv1.Operation   `json:"operation"`
+	DryRun      *bool                   `json:"dryRun"`
+	Object      object                  `json:"object"`
+}
+
+// object is a pod, decoded in its place in the review.
+type object struct {
+	pod *corev1.Pod
+	// tooMuch is the decision about one that was not decoded.
+	tooMuch *inject.Result
+	err     error
+}
+
+// UnmarshalJSON decodes the pod if it is within the bounds. What is no pod is no error
+// before it is known that it should be one.
+func (o *object) UnmarshalJSON(text []byte) error {
+	o.pod, o.tooMuch, o.err = inject.Decode(text)
+	return nil
+}
+
+// failure is a call that fails: the webhook's failurePolicy decides what becomes of the pod.
+type failure struct {
+	code   int
+	reason string
+	err    error
+}
+
+// ServeHTTP answers one review.
+func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	var pod corev1.Pod
+	var req request
 	defer func() {
 		if trouble := recover(); trouble != nil {
-			h.done(req, start, failed, "panic", admission.Response{}, "generateName", pod.GenerateName, "error", fmt.Sprint(trouble), "stack", string(debug.Stack()))
-			panic(errTold)
+			h.fail(w, req, start, failure{http.StatusInternalServerError, "panic", fmt.Errorf("%v", trouble)}, "stack", string(debug.Stack()))
 		}
 	}()
-	if req.Kind.Group != "" || req.Kind.Kind != "Pod" || req.Operation != admissionv1.Create || req.SubResource != "" {
-		return h.done(req, start, leftAlone, "not-a-new-pod", admission.Allowed(""))
+	kind, f := read(w, r, &req)
+	if f != nil {
+		h.fail(w, req, start, *f)
+		return
 	}
-	if err := json.Unmarshal(req.Object.Raw, &pod); err != nil {
-		panic(fmt.Errorf("pod of request %s: %w", req.UID, err))
+	response, f := h.answer(r.Context(), req, start)
+	if f != nil {
+		h.fail(w, req, start, *f)
+		return
 	}
-	result := h.decide(&pod)
+	response.UID = req.UID
+	w.Header().Set("Content-Type", "application/json")
+	// An error is a connection that broke.
+	_ = json.NewEncoder(w).Encode(admissionv1.AdmissionReview{TypeMeta: kind, Response: response})
+}
 
-	var response admission.Response
+// read reads a review.
+func read(w http.ResponseWriter, r *http.Request, req *request) (metav1.TypeMeta, *failure) {
+	unreadable := func(err error) (metav1.TypeMeta, *failure) {
+		return metav1.TypeMeta{}, &failure{http.StatusBadRequest, "unreadable", err}
+	}
+	if r.Method != http.MethodPost {
+		return metav1.TypeMeta{}, &failure{http.StatusMethodNotAllowed, "unreadable", errors.New("want a POST with an AdmissionReview")}
+	}
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
+		return metav1.TypeMeta{}, &failure{http.StatusUnsupportedMediaType, "unreadable", errors.New("want an AdmissionReview as application/json")}
+	}
+	tooLarge := &failure{http.StatusRequestEntityTooLarge, "too-large", fmt.Errorf("the review has more than %d bytes", MaxReview)}
+	if r.ContentLength > MaxReview {
+		return metav1.TypeMeta{}, tooLarge
+	}
+	limited := http.MaxBytesReader(w, r.Body, MaxReview)
+	// The buffer grows with what has come, since a length is easily promised.
+	var body bytes.Buffer
+	for err := error(nil); !errors.Is(err, io.EOF); {
+		step := max(32<<10, 3*int64(body.Len()))
+		if rest := r.ContentLength - int64(body.Len()); r.ContentLength >= 0 {
+			step = min(step, rest+1) // one more finds the end
+		}
+		body.Grow(int(step) + bytes.MinRead)
+		_, err = io.CopyN(&body, limited, step)
+		if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
+			return metav1.TypeMeta{}, tooLarge
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return unreadable(fmt.Errorf("read the review: %w", err))
+		}
+	}
+	var v review
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(body.Bytes(), &v); err != nil {
+		return unreadable(fmt.Errorf("this is no AdmissionReview: %w", err))
+	}
+	if v.Kind != "AdmissionReview" || v.Request == nil || v.Request.UID == "" {
+		return unreadable(errors.New("this is no AdmissionReview with a request"))
+	}
+	*req = *v.Request
+	return v.TypeMeta, nil
+}
+
+// answer decides about one request.
+func (h handler) answer(ctx context.Context, req request, start time.Time) (*admissionv1.AdmissionResponse, *failure) {
+	if req.Kind.Group != "" || req.Kind.Kind != "Pod" || req.Operation != admissionv1.Create || req.SubResource != "" {
+		return h.done(req, start, leftAlone, "not-a-new-pod", &admissionv1.AdmissionResponse{Allowed: true}), nil
+	}
+	var result inject.Result
+	switch {
+	case req.Object.err != nil:
+		return nil, &failure{http.StatusBadRequest, "unreadable", fmt.Errorf("pod of request %s: %w", req.UID, req.Object.err)}
+	case req.Object.tooMuch != nil:
+		result = *req.Object.tooMuch
+	case req.Object.pod == nil:
+		return nil, &failure{http.StatusBadRequest, "unreadable", fmt.Errorf("pod of request %s: there is none", req.UID)}
+	default:
+		result = h.decide(ctx, req.Object.pod)
+	}
+	if result.Err != nil {
+		return nil, &failure{http.StatusServiceUnavailable, "canceled", result.Err}
+	}
+
+	response := &admissionv1.AdmissionResponse{Allowed: true}
 	outcome, reason := injected, ""
 	switch mistakes := result.Mistakes(); {
 	case len(mistakes) > 0:
 		outcome, reason = refused, string(mistakes[0].Code)
-		response = admission.Denied(result.Refusal())
-		// The words of a person's mistake: 403, the library's, would send them looking
-		// for a permission.
-		response.Result.Code = http.StatusBadRequest
-		response.Result.Reason = metav1.StatusReasonBadRequest
+		response.Allowed = false
+		// The words of a person's mistake: 403, the usual code, would send them looking for a
+		// permission.
+		response.Result = &metav1.Status{Code: http.StatusBadRequest, Reason: metav1.StatusReasonBadRequest, Message: result.Refusal()}
 	case result.LeftAlone != "":
 		outcome, reason = leftAlone, string(result.LeftAlone)
-		response = admission.Allowed("")
 	default:
-		response = admission.Patched("", result.Operations...)
+		patch, err := json.Marshal(result.Operations)
+		if err != nil {
+			panic(err) // values of Kubernetes' types always have a JSON form
+		}
+		kind := admissionv1.PatchTypeJSONPatch
+		response.Patch, response.PatchType = patch, &kind
 	}
+	more := result.MoreOthers
 	for _, f := range result.Findings {
-		if f.Severity() == inject.Warning {
+		switch {
+		case f.Severity() != inject.Warning:
+		case len(response.Warnings) == maxWarnings:
+			more++
+		default:
 			response.Warnings = append(response.Warnings, warning(f))
 		}
 	}
-	return h.done(req, start, outcome, reason, response, "generateName", pod.GenerateName, "findings", codes(result.Findings))
+	if more > 0 {
+		response.Warnings = append(response.Warnings, fmt.Sprintf("log-bridge: and %d more; `log-bridge-webhook check -f` lists them", more))
+	}
+	return h.done(req, start, outcome, reason, response, "findings", codes(result.Findings)), nil
 }
 
 // done counts and logs one decision in one line.
-func (h handler) done(req admission.Request, start time.Time, result, reason string, response admission.Response, more ...any) admission.Response {
-	h.count.WithLabelValues(result, reason).Inc()
-	attrs := append([]any{"namespace", req.Namespace, "name", req.Name, "uid", string(req.UID), "result", result, "reason", reason,
-		"dryRun", req.DryRun != nil && *req.DryRun, "duration", time.Since(start).String()}, more...)
-	if response.Result != nil && response.Result.Message != "" {
-		attrs = append(attrs, "message", response.Result.Message)
+func (h handler) done(req request, start time.Time, result, reason string, response *admissionv1.AdmissionResponse, more ...any) *admissionv1.AdmissionResponse {
+	if response.Result != nil {
+		more = append(more, "message", response.Result.Message)
 	}
-	level := slog.LevelInfo
-	if result == failed {
-		level = slog.LevelError
-	}
-	h.log.Log(context.Background(), level, "admission", attrs...)
+	h.tell(slog.LevelInfo, req, start, result, reason, more...)
 	return response
+}
+
+// fail answers with a failed call, and counts and logs it in one line.
+func (h handler) fail(w http.ResponseWriter, req request, start time.Time, f failure, more ...any) {
+	h.tell(slog.LevelError, req, start, failed, f.reason, append([]any{"error", contract.Cut(f.err.Error(), inject.MaxSentence)}, more...)...)
+	http.Error(w, "log-bridge-webhook failed at this request; its log says why", f.code)
+}
+
+func (h handler) tell(level slog.Level, req request, start time.Time, result, reason string, more ...any) {
+	h.count.WithLabelValues(result, reason).Inc()
+	attrs := []any{"namespace", contract.Brief(req.Namespace), "name", contract.Brief(req.Name)}
+	if pod := req.Object.pod; pod != nil {
+		attrs = append(attrs, "generateName", contract.Brief(pod.GenerateName))
+	}
+	attrs = append(attrs, "uid", contract.Brief(string(req.UID)), "result", result, "reason", reason,
+		"dryRun", req.DryRun != nil && *req.DryRun, "duration", time.Since(start).String())
+	h.log.Log(context.Background(), level, "admission", append(attrs, more...)...)
 }
 
 // warning is a finding in at most 256 characters, where the API server cuts.
@@ -171,6 +288,9 @@ func warning(f inject.Finding) string {
 func codes(of []inject.Finding) []string {
 	all := []string{}
 	for _, f := range of {
+		if len(all) == maxCodes {
+			break
+		}
 		all = append(all, string(f.Code))
 	}
 	return all

@@ -2,6 +2,7 @@ package admit_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -35,8 +36,8 @@ func serve(t *testing.T, decide admit.Decide) *server {
 	return s
 }
 
-func decide(pod *corev1.Pod) inject.Result {
-	return inject.Pod(pod, inject.Config{Version: "1", Image: "sidecar:1", Resources: inject.DefaultResources()})
+func decide(ctx context.Context, pod *corev1.Pod) inject.Result {
+	return inject.Pod(ctx, pod, inject.Config{Version: "1", Image: "sidecar:1", Resources: inject.DefaultResources()})
 }
 
 func review(pod string) string {
@@ -134,7 +135,7 @@ func TestLog(t *testing.T) {
 		"injected":   {decide, `{"metadata":{"name":"web","annotations":{"log-bridge.dev/files":"/a"}},` + spec, "injected", "", "web", ""},
 		"refused":    {decide, `{"metadata":{"generateName":"web-","annotations":{"log-bridge.dev/files":"a"}},` + spec, "refused", "LB0103", "", "web-"},
 		"left alone": {decide, `{"metadata":{"name":"web","annotations":{"log-bridge.dev/inject":"false"}},` + spec, "left-alone", "declined", "web", ""},
-		"failed":     {func(*corev1.Pod) inject.Result { panic("a defect") }, `{"metadata":{"generateName":"web-"},` + spec, "failed", "panic", "", "web-"},
+		"failed":     {func(context.Context, *corev1.Pod) inject.Result { panic("a defect") }, `{"metadata":{"generateName":"web-"},` + spec, "failed", "panic", "", "web-"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
@@ -176,7 +177,7 @@ func TestOtherObjectsAreAdmitted(t *testing.T) {
 // Our own failures must not look like a decision: failurePolicy is for failed calls, and an
 // answer with the request's uid is not one.
 func TestFailuresAreFailedCalls(t *testing.T) {
-	panics := func(*corev1.Pod) inject.Result { panic("a defect of ours") }
+	panics := func(context.Context, *corev1.Pod) inject.Result { panic("a defect of ours") }
 	annotated := `{"metadata":{"annotations":{"log-bridge.dev/files":"/a"}},"spec":{"containers":[{"name":"app","image":"x"}]}}`
 	for name, c := range map[string]struct {
 		decide admit.Decide

@@ -29,13 +29,19 @@ func (f Finding) String() string { return f.Text + " [" + string(f.Code) + "]" }
 
 // Severity of the finding.
 func (f Finding) Severity() Severity {
-	for _, row := range Codes {
-		if row.Code == f.Code {
-			return row.Severity
-		}
+	if s, ok := severities[f.Code]; ok {
+		return s
 	}
 	return Mistake
 }
+
+var severities = func() map[Code]Severity {
+	all := map[Code]Severity{}
+	for _, row := range Codes {
+		all[row.Code] = row.Severity
+	}
+	return all
+}()
 
 // Row documents a Code.
 type Row struct {
@@ -57,10 +63,17 @@ const (
 	LB0104 Code = "LB0104"
 	LB0105 Code = "LB0105"
 	LB0106 Code = "LB0106"
+	LB0107 Code = "LB0107"
+	LB0108 Code = "LB0108"
 	LB0201 Code = "LB0201"
 	LB0202 Code = "LB0202"
 	LB0203 Code = "LB0203"
 	LB0204 Code = "LB0204"
+	LB0205 Code = "LB0205"
+	LB0206 Code = "LB0206"
+	LB0207 Code = "LB0207"
+	LB0208 Code = "LB0208"
+	LB0209 Code = "LB0209"
 	LB0301 Code = "LB0301"
 	LB0302 Code = "LB0302"
 	LB0303 Code = "LB0303"
@@ -76,10 +89,17 @@ const (
 	LB0313 Code = "LB0313"
 	LB0314 Code = "LB0314"
 	LB0315 Code = "LB0315"
+	LB0316 Code = "LB0316"
+	LB0317 Code = "LB0317"
+	LB0318 Code = "LB0318"
+	LB0319 Code = "LB0319"
 	LB0401 Code = "LB0401"
 	LB0402 Code = "LB0402"
 	LB0403 Code = "LB0403"
 	LB0404 Code = "LB0404"
+	LB0405 Code = "LB0405"
+	LB0406 Code = "LB0406"
+	LB0407 Code = "LB0407"
 	LB0501 Code = "LB0501"
 	LB0502 Code = "LB0502"
 	LB0503 Code = "LB0503"
@@ -108,10 +128,17 @@ var Codes = []Row{
 	{LB0104, Warning, "Setting without log-bridge.dev/files", "Add log-bridge.dev/files, or take the setting away. The pod is left alone."},
 	{LB0105, Mistake, "Entry in both files and stderr-files", "Decide for one of the two: a line is written once."},
 	{LB0106, Mistake, "Request above the limit", "Raise the limit or lower the request."},
+	{LB0107, Mistake, "Annotations that are too long together", "Take some away: Kubernetes takes at most 256 KiB for a pod."},
+	{LB0108, Mistake, "Quantity of a unit that the resource does not have", "Write memory with Mi, cpu with m or without a suffix: 64m of memory is less than a byte."},
 	{LB0201, Mistake, "Container that the pod does not have", "Name one of the containers that the sentence lists."},
 	{LB0202, Mistake, "Foreign container named log-bridge", "Rename it: the sidecar has this name."},
 	{LB0203, Mistake, "Foreign volume named log-bridge", "Rename it: the sidecar's volume has this name."},
 	{LB0204, Mistake, "kubectl.kubernetes.io/default-container names no container of the pod", "Correct it, or name the container in the entry."},
+	{LB0205, Mistake, "Mount of the sidecar's volume", "Take the mount of a volume named log-bridge away: it would show the sidecar's own files."},
+	{LB0206, Mistake, "Parts of an earlier injection that do not fit", "Take all parts of log-bridge out of the manifest, or make the pod from the template it came from."},
+	{LB0207, Mistake, "Pod that is too large", "Make it smaller. A pod has at most 3 MiB of JSON, 30,000 fields and items, and 1,000 containers."},
+	{LB0208, Mistake, "Name that is too long", "Shorten it. Kubernetes takes 63 characters for containers and volumes."},
+	{LB0209, Mistake, "Additions that are too large", "Write fewer files, or globs for many."},
 	{LB0301, Mistake, "Volume that cannot hold logs", "Let the application write elsewhere, or mount an emptyDir there."},
 	{LB0302, Mistake, "Volume that the container mounts read-only", "Name the container that writes the file."},
 	{LB0303, Mistake, "Path at which a volume is mounted", "It is a directory: name the files in it."},
@@ -127,10 +154,17 @@ var Codes = []Row{
 	{LB0313, Warning, "Volume that several pods may write", "Separate them with subPathExpr and a variable from metadata.name, or know that each sidecar prints the lines of all."},
 	{LB0314, Warning, "Directory of the image hidden with seed: false", "Take log-bridge.dev/seed away if the application needs what its image has there."},
 	{LB0315, Warning, "reclaim where a volume of the pod holds the files", "Nothing is freed there, since the volume is not log-bridge's: let the application write elsewhere, or take log-bridge.dev/reclaim away."},
+	{LB0316, Mistake, "Too many globs above too many mounts", "Name directories in which fewer volumes are mounted, or files."},
+	{LB0317, Mistake, "File of the system", "Name a log file: mounting one over a program or a setting of the image would hide it."},
+	{LB0318, Mistake, "Volume that the pod has for reading only", "Take readOnly away from the volume, or name a path that the container can write."},
+	{LB0319, Mistake, "File in /dev/shm without a volume", "Mount a volume there, such as an emptyDir with medium: Memory."},
 	{LB0401, Warning, "Containers that run as different users", "Set log-bridge.dev/run-as-user if files with mode 0600 must be read."},
 	{LB0402, Mistake, "run-as-user 0 where no container may be root", "Use the application's user."},
 	{LB0403, Mistake, "Unequal request and limit in a Guaranteed pod", "Make them equal: the pod would lose its QoS class."},
 	{LB0404, Note, "Resources of the pod as a whole", "The sidecar lives in the pod's budget and has no requests of its own."},
+	{LB0405, Mistake, "Quantity that cannot be compared", "Write it with a suffix, such as 64Mi or 100m."},
+	{LB0406, Warning, "Processes that can reach the sidecar", "Nothing, if the pod's containers trust one another: with shareProcessNamespace or hostPID, a process of the same user or of root can stop the sidecar."},
+	{LB0407, Warning, "Root by exception", "Let the application write logs that others may read, or set log-bridge.dev/run-as-user to 0."},
 	{LB0501, Warning, "Pod on Windows", "Nothing: the sidecar runs on Linux."},
 	{LB0502, Warning, "Mirror of a static pod", "Run inject on the manifest on the node."},
 	{LB0503, Warning, "Annotations edited after the injection", "Take the log-bridge parts out of the manifest, or edit the template."},

@@ -9,94 +9,175 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 )
 
+// environment are the variables of the sidecar that subPathExpr needs.
+type environment struct {
+	list []corev1.EnvVar
+	by   map[string][]corev1.EnvVar
+	// suffixes that were given to the variables of a container, and the number of the last
+	// one for variables of the same names.
+	given map[string]string
+	last  map[string]int
+	size  int
+}
+
+// variables are those of one container, by name. A name may be there several times.
+type variables struct {
+	all []corev1.EnvVar
+	by  map[string][]int
+}
+
+func (p *planner) variablesOf(s source) *variables {
+	if v, ok := p.vars[s.Name]; ok {
+		return v
+	}
+	if p.vars == nil {
+		p.vars = map[string]*variables{}
+	}
+	v := &variables{all: s.Env, by: make(map[string][]int, len(s.Env))}
+	for i, e := range s.Env {
+		v.by[e.Name] = append(v.by[e.Name], i)
+	}
+	p.vars[s.Name] = v
+	return v
+}
+
 // environment gives the sidecar the variables that a container's subPathExpr needs,
 // and returns the expression as it must stand in the sidecar's arguments. Kubelet
 // expands $(VAR) in subPathExpr and in arguments by the same rules, so the text
 // stays as it is unless two containers mean different things by one name.
 func (p *planner) environment(s source, expr string) (string, error) {
-	need := references(expr)
-	for _, name := range need {
-		if !slices.ContainsFunc(s.Env, func(v corev1.EnvVar) bool { return v.Name == name }) {
-			if len(s.EnvFrom) > 0 {
-				return "", fmt.Errorf("$(%s) is not in the container's env; if it comes from envFrom, the sidecar cannot be given it alone, so define %s in env", name, name)
-			}
-			return "", fmt.Errorf("$(%s) is not in the container's env; define %s there", name, name)
-		}
+	if len(expr) > maxPath {
+		return "", sentence("it has %d bytes, more than a path can have", len(expr))
 	}
-	// A literal value may refer to variables in its turn. One that is not in env
-	// stays as text there, or is a service's variable, which the sidecar has as well.
-	for i := 0; i < len(need); i++ {
-		for _, v := range s.Env {
-			if v.Name != need[i] {
-				continue
-			}
-			if v.ValueFrom != nil && v.ValueFrom.FileKeyRef != nil {
-				return "", fmt.Errorf("%s comes from a file (fileKeyRef) that is written after the sidecar starts; define it by value or from a field of the pod", v.Name)
-			}
-			for _, name := range references(v.Value) {
-				defined := slices.ContainsFunc(s.Env, func(v corev1.EnvVar) bool { return v.Name == name })
-				if !defined && len(s.EnvFrom) > 0 {
-					return "", fmt.Errorf("%s refers to $(%s), which is not in the container's env; if it comes from envFrom, the sidecar cannot be given it alone, so define %s in env", v.Name, name, name)
-				}
-				if defined && !slices.Contains(need, name) {
-					need = append(need, name)
-				}
-			}
-		}
+	need, indices, err := p.variablesOf(s).of(expr, len(s.EnvFrom) > 0)
+	if err != nil {
+		return "", err
 	}
-	var vars []corev1.EnvVar
-	for _, v := range s.Env {
-		if slices.Contains(need, v.Name) {
-			v = *v.DeepCopy()
+	if len(indices) == 0 {
+		return expr, nil
+	}
+	key := s.Name + "\x00" + fmt.Sprint(indices)
+	suffix, given := p.env.given[key]
+	if !given {
+		vars := make([]corev1.EnvVar, len(indices))
+		for i, at := range indices {
+			vars[i] = *s.Env[at].DeepCopy()
+			p.env.size += vars[i].Size()
 			// Without a name the reference means the container it stands in.
-			if v.ValueFrom != nil && v.ValueFrom.ResourceFieldRef != nil && v.ValueFrom.ResourceFieldRef.ContainerName == "" {
-				v.ValueFrom.ResourceFieldRef.ContainerName = s.Name
+			if from := vars[i].ValueFrom; from != nil && from.ResourceFieldRef != nil && from.ResourceFieldRef.ContainerName == "" {
+				from.ResourceFieldRef.ContainerName = s.Name
 			}
-			vars = append(vars, v)
 		}
-	}
-	// All variables of one expression keep their names, or none does: a value that
-	// stays the same may refer to one that does not.
-	suffix := ""
-	for n := 2; !p.fits(vars, suffix); n++ {
-		suffix = fmt.Sprintf("_%d", n)
-	}
-	for _, v := range vars {
-		v = renamed(v, need, suffix)
-		if !slices.ContainsFunc(p.env, func(have corev1.EnvVar) bool { return equality.Semantic.DeepEqual(have, v) }) {
-			p.env = append(p.env, v)
+		if p.env.size > MaxAdded {
+			return "", sentence("the variables that the sidecar would need have more than %d bytes together; use fewer or shorter ones", MaxAdded)
 		}
+		suffix = p.env.add(vars, need)
+		p.env.given[key] = suffix
 	}
 	return rename(expr, need, suffix), nil
 }
 
+// of are the names of the variables that an expression needs, and the variables
+// themselves, in order, as indices.
+func (v *variables) of(expr string, envFrom bool) (need map[string]bool, indices []int, err error) {
+	need = map[string]bool{}
+	queue := references(expr)
+	for _, name := range queue {
+		need[name] = true
+		switch {
+		case len(v.by[name]) > 0:
+		case envFrom:
+			return nil, nil, sentence("$(%s) is not in the container's env; if it comes from envFrom, the sidecar cannot be given it alone, so define %s in env", name, name)
+		default:
+			return nil, nil, sentence("$(%s) is not in the container's env; define %s there", name, name)
+		}
+	}
+	// A literal value may refer to variables in its turn. One that is not in env
+	// stays as text there, or is a service's variable, which the sidecar has as well.
+	for i := 0; i < len(queue); i++ {
+		for _, at := range v.by[queue[i]] {
+			if indices = append(indices, at); len(indices) > maxVariables {
+				return nil, nil, sentence("it needs more than %d variables; use fewer", maxVariables)
+			}
+			e := &v.all[at]
+			if e.ValueFrom != nil && e.ValueFrom.FileKeyRef != nil {
+				return nil, nil, sentence("%s comes from a file (fileKeyRef) that is written after the sidecar starts; define it by value or from a field of the pod", e.Name)
+			}
+			if len(e.Value) > MaxAdded {
+				return nil, nil, sentence("the value of %s has %d bytes; use a shorter one", e.Name, len(e.Value))
+			}
+			for _, name := range references(e.Value) {
+				defined := len(v.by[name]) > 0
+				if !defined && envFrom {
+					return nil, nil, sentence("%s refers to $(%s), which is not in the container's env; if it comes from envFrom, the sidecar cannot be given it alone, so define %s in env", e.Name, name, name)
+				}
+				if defined && !need[name] {
+					need[name] = true
+					queue = append(queue, name)
+				}
+			}
+		}
+	}
+	slices.Sort(indices)
+	return need, indices, nil
+}
+
+// add gives the sidecar some variables, and returns the suffix that their names get. All
+// variables of one expression keep their names, or none does: a value that stays the same
+// may refer to one that does not.
+func (e *environment) add(vars []corev1.EnvVar, names map[string]bool) (suffix string) {
+	if e.by == nil {
+		e.by, e.given, e.last = map[string][]corev1.EnvVar{}, map[string]string{}, map[string]int{}
+	}
+	// Suffixes that earlier variables of these names got would be tried in vain, unless those
+	// mean the same: then they are the last.
+	var same strings.Builder
+	for _, v := range vars {
+		same.WriteString(v.Name + "\x00")
+	}
+	n := max(e.last[same.String()], 1)
+	for ; ; n++ {
+		if suffix = ""; n > 1 {
+			suffix = fmt.Sprintf("_%d", n)
+		}
+		if e.fits(vars, names, suffix) {
+			break
+		}
+	}
+	e.last[same.String()] = n
+	there := map[string]bool{}
+	for _, v := range vars {
+		there[v.Name] = len(e.by[v.Name+suffix]) > 0
+	}
+	for _, v := range vars {
+		if there[v.Name] {
+			continue // with the same meaning
+		}
+		v = renamed(v, names, suffix)
+		e.by[v.Name] = append(e.by[v.Name], v)
+		e.list = append(e.list, v)
+	}
+	return suffix
+}
+
 // fits says whether variables, with a suffix to their names, mean what variables of
 // these names already mean in the sidecar.
-func (p *planner) fits(vars []corev1.EnvVar, suffix string) bool {
-	var names []string
+func (e *environment) fits(vars []corev1.EnvVar, names map[string]bool, suffix string) bool {
+	want := map[string][]corev1.EnvVar{}
 	for _, v := range vars {
-		names = append(names, v.Name)
+		if len(e.by[v.Name+suffix]) > 0 {
+			want[v.Name] = append(want[v.Name], renamed(v, names, suffix))
+		}
 	}
-	for _, name := range names {
-		var have, want []corev1.EnvVar
-		for _, v := range p.env {
-			if v.Name == name+suffix {
-				have = append(have, v)
-			}
-		}
-		for _, v := range vars {
-			if v.Name == name {
-				want = append(want, renamed(v, names, suffix))
-			}
-		}
-		if len(have) > 0 && !equality.Semantic.DeepEqual(have, want) {
+	for name, w := range want {
+		if !equality.Semantic.DeepEqual(e.by[name+suffix], w) {
 			return false
 		}
 	}
 	return true
 }
 
-func renamed(v corev1.EnvVar, names []string, suffix string) corev1.EnvVar {
+func renamed(v corev1.EnvVar, names map[string]bool, suffix string) corev1.EnvVar {
 	v.Name += suffix
 	v.Value = rename(v.Value, names, suffix)
 	return v
@@ -106,8 +187,10 @@ func renamed(v corev1.EnvVar, names []string, suffix string) corev1.EnvVar {
 // kubelet: $$ is a dollar sign, and an open parenthesis without its end is text.
 func references(text string) []string {
 	var names []string
+	seen := map[string]bool{}
 	expand(text, func(name string) string {
-		if !slices.Contains(names, name) {
+		if !seen[name] {
+			seen[name] = true
 			names = append(names, name)
 		}
 		return ""
@@ -116,9 +199,12 @@ func references(text string) []string {
 }
 
 // rename adds a suffix to some of the names that a text refers to.
-func rename(text string, names []string, suffix string) string {
+func rename(text string, names map[string]bool, suffix string) string {
+	if suffix == "" {
+		return text
+	}
 	return expand(text, func(name string) string {
-		if slices.Contains(names, name) {
+		if names[name] {
 			name += suffix
 		}
 		return "$(" + name + ")"
@@ -128,22 +214,23 @@ func rename(text string, names []string, suffix string) string {
 // expand replaces each $(NAME) of a text and keeps the rest, $$ included.
 func expand(text string, with func(string) string) string {
 	var b strings.Builder
-	for len(text) > 0 {
-		i := strings.IndexByte(text, '$')
-		if i < 0 || i+1 == len(text) {
-			break
+	// Behind the last parenthesis there is no end to search for.
+	last := strings.LastIndexByte(text, ')')
+	for at := 0; ; {
+		i := strings.IndexByte(text[at:], '$')
+		if i < 0 || at+i+1 >= len(text) {
+			b.WriteString(text[at:])
+			return b.String()
 		}
-		b.WriteString(text[:i])
-		text = text[i:]
-		end := strings.IndexByte(text, ')')
-		if text[1] == '(' && end > 0 {
-			b.WriteString(with(text[2:end]))
-			text = text[end+1:]
+		i += at
+		b.WriteString(text[at:i])
+		if text[i+1] == '(' && i < last {
+			end := i + strings.IndexByte(text[i:], ')')
+			b.WriteString(with(text[i+2 : end]))
+			at = end + 1
 			continue
 		}
-		b.WriteString(text[:2])
-		text = text[2:]
+		b.WriteString(text[i : i+2])
+		at = i + 2
 	}
-	b.WriteString(text)
-	return b.String()
 }

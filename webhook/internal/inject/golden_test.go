@@ -91,7 +91,7 @@ func admit(t *testing.T, pod []byte) (out []byte, said string) {
 	if err := json.Unmarshal(pod, &typed); err != nil {
 		t.Fatal(err)
 	}
-	r := inject.Pod(&typed, config())
+	r := inject.Pod(t.Context(), &typed, config())
 	var lines strings.Builder
 	if r.LeftAlone != "" {
 		lines.WriteString("left alone: " + string(r.LeftAlone) + "\n")

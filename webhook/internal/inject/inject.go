@@ -1,6 +1,9 @@
 // Package inject decides how the log files that a pod's annotations name are
 // shared with a sidecar, and writes the JSON-patch operations that do it.
 //
+// Whoever may create a pod may try to hurt the webhook, so the cost of each decision is
+// bounded: bounds.go says by how much.
+//
 // In: a pod as the API server or a manifest holds it, and the administrator's
 // Config. Out: a Result, which tells either why the pod is left alone, or what the
 // user got wrong, or the way each entry is shared together with operations that
@@ -14,6 +17,7 @@ package inject
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -131,8 +135,12 @@ type Result struct {
 	LeftAlone  Reason
 	Shares     []Share
 	Operations []jsonpatch.Operation
-	// Findings in the order found, mistakes and others.
+	// Findings in the order found, mistakes and others: the first MaxFindings of each.
 	Findings []Finding
+	// MoreMistakes and MoreOthers count those that are not among the Findings.
+	MoreMistakes, MoreOthers int
+	// Err is why the context ended, if it ended first. Nothing else is decided then.
+	Err error
 }
 
 // Mistakes are the findings for which the pod is refused.
@@ -140,60 +148,109 @@ func (r Result) Mistakes() []Finding {
 	return slices.DeleteFunc(slices.Clone(r.Findings), func(f Finding) bool { return f.Severity() != Mistake })
 }
 
-// Refusal is one text with the sentences of all mistakes; empty if there is none.
+// Refusal is one text of at most MaxMessage bytes with the sentences of the mistakes; empty
+// if there is none.
 func (r Result) Refusal() string {
-	var all []string
-	for _, f := range r.Mistakes() {
-		all = append(all, f.String())
+	mistakes := r.Mistakes()
+	if len(mistakes) == 0 {
+		return ""
 	}
-	return strings.Join(all, "; ")
+	return Join(mistakes, r.MoreMistakes)
 }
 
-// Pod decides for one pod. It does not change the pod, and the Result shares no
-// memory with it.
-func Pod(pod *corev1.Pod, c Config) Result {
-	p := &planner{whole: pod, pod: pod.DeepCopy(), config: c}
+// Pod decides for one pod. It does not change the pod, which shares memory with the Result.
+// It ends early if the context does.
+func Pod(ctx context.Context, pod *corev1.Pod, c Config) Result {
+	p := &planner{ctx: ctx, whole: pod, pod: pod, config: c}
 	if reason, done := p.leaveAlone(); done {
-		return Result{LeftAlone: reason, Findings: p.findings}
+		if p.mistaken() {
+			reason = ""
+		}
+		return p.result(Result{LeftAlone: reason})
 	}
 	p.takeOut()
+	for _, phase := range []func(){p.checkBounds, p.share, p.addContainers, p.checkLeftovers} {
+		phase()
+		// A mistake that is told makes the next phase expensive, or without a sense.
+		if p.ended() || p.mistaken() {
+			return p.result(Result{})
+		}
+	}
+	return p.result(Result{Shares: p.shares, Operations: p.operations()})
+}
+
+// share finds the way of each entry.
+func (p *planner) share() {
 	p.readSettings()
 	p.checkNames()
 	p.shareAll()
-	var sidecar corev1.Container
-	if !p.mistaken() {
-		sidecar = p.sidecar()
+}
+
+// addContainers makes those that the pod gets.
+func (p *planner) addContainers() {
+	p.checkProcesses()
+	p.added = append([]corev1.Container{p.sidecar()}, p.seeders()...)
+	p.checkAdded()
+}
+
+// result adds what was found.
+func (p *planner) result(r Result) Result {
+	if p.ended() {
+		return Result{Err: p.ctx.Err()}
 	}
-	r := Result{Shares: p.shares, Findings: p.findings}
-	if !p.mistaken() {
-		r.Operations = p.operations(sidecar, p.seeders())
-	}
+	r.Findings, r.MoreMistakes, r.MoreOthers = p.findings, p.mistakes-p.keptMistakes, p.others-p.keptOthers
 	return r
 }
+
+// ended says whether the caller gave up. Loops over what a pod may have many of ask it.
+func (p *planner) ended() bool { return p.ctx.Err() != nil }
 
 // planner gathers what is decided for one pod. Its methods run once, in the order
 // that Pod calls them.
 type planner struct {
-	whole    *corev1.Pod // as it came
-	pod      *corev1.Pod // without what an earlier injection left
-	config   Config
-	set      settings
-	findings []Finding
-	shares   []Share
-	tail     contract.Config
+	ctx    context.Context
+	whole  *corev1.Pod // as it came
+	pod    *corev1.Pod // without what an earlier injection left
+	config Config
+	set    settings
+	left   leftovers
+
+	findings                 []Finding
+	found                    map[Finding]bool
+	mistakes, others         int // found
+	keptMistakes, keptOthers int // of these, among the findings
+
+	// What is found by name, made when it is first asked for.
+	all      []source
+	byName   map[string]int
+	byVolume map[string]int
+	indices  map[string]*mountIndex
+	writers  map[string][]writing
+	vars     map[string]*variables
+
+	shares []Share
+	tail   contract.Config
 	// mounts are the additions for each container that gets any, in order.
-	mounts []addition
-	// volumes are the user's volumes that the sidecar mounts, in order.
+	mounts  []addition
+	mounted map[string]int // index in mounts, by the container's name
+	// views and volumes are what the sidecar sees of the user's volumes, the latter in order.
+	views   map[contract.View]bool
 	volumes []string
+	viewed  map[string]bool // of volumes
 	// env are the variables that the sidecar needs for subPathExpr.
-	env []corev1.EnvVar
+	env environment
+	// globs is what comparing globs with mount paths has cost.
+	globs int
+	// added are the containers that the pod gets: the sidecar, then the seeding ones.
+	added []corev1.Container
 }
 
 // addition is what one container of the user is given.
 type addition struct {
 	source source
 	mounts []corev1.VolumeMount
-	seeded []string // directories that its seeding container fills
+	at     map[string]bool // their paths
+	seeded []string        // directories that its seeding container fills
 }
 
 // source is a container of the user.
@@ -204,32 +261,55 @@ type source struct {
 }
 
 func (p *planner) find(code Code, text string) {
-	f := Finding{Code: code, Text: text}
-	if !slices.Contains(p.findings, f) {
+	f := NewFinding(code, text)
+	if p.found[f] {
+		return
+	}
+	if p.found == nil {
+		p.found = map[Finding]bool{}
+	}
+	count, kept := &p.others, &p.keptOthers
+	if f.Severity() == Mistake {
+		count, kept = &p.mistakes, &p.keptMistakes
+	}
+	*count++
+	if *kept < MaxFindings {
+		*kept++
+		p.found[f] = true
 		p.findings = append(p.findings, f)
 	}
 }
 
-func (p *planner) mistaken() bool {
-	return slices.ContainsFunc(p.findings, func(f Finding) bool { return f.Severity() == Mistake })
-}
+func (p *planner) mistaken() bool { return p.mistakes > 0 }
 
-// sources are the containers whose files can be followed.
+// enough says that one more mistake would only be counted, so that its sentence need not
+// be found.
+func (p *planner) enough() bool { return p.keptMistakes == MaxFindings }
+
+// sources are the containers whose files can be followed. The list is not to be changed.
 func (p *planner) sources() []source {
-	var all []source
-	for i := range p.pod.Spec.Containers {
-		all = append(all, source{Container: &p.pod.Spec.Containers[i], index: i})
+	if p.all == nil {
+		p.all = make([]source, 0, len(p.pod.Spec.Containers)+len(p.pod.Spec.InitContainers))
+		for i := range p.pod.Spec.Containers {
+			p.all = append(p.all, source{Container: &p.pod.Spec.Containers[i], index: i})
+		}
+		for i := range p.pod.Spec.InitContainers {
+			p.all = append(p.all, source{Container: &p.pod.Spec.InitContainers[i], init: true, index: i})
+		}
+		p.byName = make(map[string]int, len(p.all))
+		for i, s := range p.all {
+			if _, twice := p.byName[s.Name]; !twice {
+				p.byName[s.Name] = i
+			}
+		}
 	}
-	for i := range p.pod.Spec.InitContainers {
-		all = append(all, source{Container: &p.pod.Spec.InitContainers[i], init: true, index: i})
-	}
-	return all
+	return p.all
 }
 
 func (p *planner) source(name string) (source, bool) {
 	all := p.sources()
-	i := slices.IndexFunc(all, func(s source) bool { return s.Name == name })
-	if i < 0 {
+	i, ok := p.byName[name]
+	if !ok {
 		return source{}, false
 	}
 	return all[i], true
@@ -237,10 +317,11 @@ func (p *planner) source(name string) (source, bool) {
 
 // read are the containers that the sidecar reads from, in the pod's order.
 func (p *planner) read() []source {
-	return slices.DeleteFunc(p.sources(), func(s source) bool {
-		is := func(e contract.Entry) bool { return e.Container == s.Name }
-		return !slices.ContainsFunc(p.set.files, is) && !slices.ContainsFunc(p.set.stderrFiles, is)
-	})
+	named := map[string]bool{}
+	for _, e := range slices.Concat(p.set.files, p.set.stderrFiles) {
+		named[e.Container] = true
+	}
+	return slices.DeleteFunc(slices.Clone(p.sources()), func(s source) bool { return !named[s.Name] })
 }
 
 // leaveAlone says why the pod is none of our business. Order matters: a pod that
@@ -263,6 +344,7 @@ func (p *planner) leaveAlone() (reason Reason, done bool) {
 	}
 	if p.injected() {
 		p.compareStatus()
+		p.checkParts()
 		return Already, true
 	}
 	if !p.asked() {
@@ -315,7 +397,10 @@ func (p *planner) hasStatus() bool {
 // were.
 func (p *planner) compareStatus() {
 	var status Status
-	if json.Unmarshal([]byte(p.pod.Annotations[annotation(contract.KeyStatus)]), &status) != nil {
+	// A text that is larger than we write is not ours. Three bytes of it could become a
+	// hundred of memory.
+	text := p.pod.Annotations[annotation(contract.KeyStatus)]
+	if len(text) > MaxAnnotations || strings.Count(text, ",") > 32*contract.MaxEntries || json.Unmarshal([]byte(text), &status) != nil {
 		status = Status{}
 	}
 	var wants []contract.Entry
@@ -335,58 +420,41 @@ func (p *planner) compareStatus() {
 	}
 	// An entry without a container is one of any: another webhook may have put its own
 	// container before the one that was the first.
-	means := func(s Share, e contract.Entry) bool {
-		return s.Entry == e.String() || e.Container == "" && strings.HasSuffix(s.Entry, ":"+e.Pattern)
-	}
 	var has []string
-	same := true
+	exact, anyContainer := map[string]bool{}, map[string]bool{}
 	for _, s := range status.Entries {
 		has = append(has, s.Entry)
-		same = same && slices.ContainsFunc(wants, func(e contract.Entry) bool { return means(s, e) })
+		exact[s.Entry] = true
+		_, pattern, _ := strings.Cut(s.Entry, ":")
+		anyContainer[pattern] = true
 	}
+	same := true
+	wanted, wantedOfAny := map[string]bool{}, map[string]bool{}
 	for _, e := range wants {
-		same = same && slices.ContainsFunc(status.Entries, func(s Share) bool { return means(s, e) })
+		wanted[e.String()] = true
+		if e.Container == "" {
+			wantedOfAny[e.Pattern] = true
+			same = same && anyContainer[e.Pattern]
+		} else {
+			same = same && exact[e.String()]
+		}
+	}
+	for _, s := range status.Entries {
+		_, pattern, _ := strings.Cut(s.Entry, ":")
+		same = same && (wanted[s.Entry] || wantedOfAny[pattern])
 	}
 	if !same {
-		p.find(LB0503, "the pod already has a sidecar, which follows "+strings.Join(has, ", ")+" and not what the annotations now say; take the log-bridge parts out of the manifest, or edit the template it comes from")
-	}
-}
-
-// takeOut forgets the volume and the mounts of an injection of which the sidecar is
-// gone, as in a copy of a pod without its init containers. They are used again.
-func (p *planner) takeOut() {
-	i := slices.IndexFunc(p.pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == contract.Volume && v.EmptyDir != nil })
-	if i < 0 || !p.hasStatus() {
-		return
-	}
-	p.pod.Spec.Volumes = slices.Delete(p.pod.Spec.Volumes, i, i+1)
-	for _, s := range p.sources() {
-		s.VolumeMounts = slices.DeleteFunc(s.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == contract.Volume })
-	}
-}
-
-// checkNames refuses a pod that uses our names for something else, and one in which
-// there is nothing to name.
-func (p *planner) checkNames() {
-	if len(p.pod.Spec.Containers) == 0 {
-		p.find(LB0201, "the pod has no container")
-	}
-	for _, s := range p.sources() {
-		if s.Name == contract.Container {
-			p.find(LB0202, "the pod already has a container named "+contract.Container+" that log-bridge did not make; rename it, or take the log-bridge.dev annotations away")
-		}
-	}
-	for _, v := range p.pod.Spec.Volumes {
-		if v.Name == contract.Volume {
-			p.find(LB0203, "the pod already has a volume named "+contract.Volume+" that log-bridge did not make; rename it, or take the log-bridge.dev annotations away")
-		}
+		p.say(LB0503, "the pod already has a sidecar, which follows %s and not what the annotations now say; take the log-bridge parts out of the manifest, or edit the template it comes from", list(has))
 	}
 }
 
 func annotation(key string) string { return contract.Prefix + key }
 
+// paths are sorted, clean and absolute.
+type paths []string
+
 // topmost keeps of some directories those that lie in no other of them, sorted.
-func topmost(dirs []string) []string {
+func topmost(dirs []string) paths {
 	slices.SortFunc(dirs, func(a, b string) int { return cmp.Compare(a+"/", b+"/") })
 	var top []string
 	for _, d := range dirs {
@@ -394,5 +462,27 @@ func topmost(dirs []string) []string {
 			top = append(top, d)
 		}
 	}
+	slices.Sort(top)
 	return top
+}
+
+// covering is the path that is of or lies above it.
+func (p paths) covering(of string) (string, bool) {
+	for dir := of; ; dir = parent(dir) {
+		if _, ok := slices.BinarySearch(p, dir); ok {
+			return dir, true
+		}
+		if dir == "/" {
+			return "", false
+		}
+	}
+}
+
+// within is a path that lies beneath dir.
+func (p paths) within(dir string) (string, bool) {
+	i, _ := slices.BinarySearch(p, dir+"/")
+	if i < len(p) && contract.Covers(dir, p[i]) {
+		return p[i], true
+	}
+	return "", false
 }

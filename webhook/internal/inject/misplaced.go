@@ -14,8 +14,11 @@ import (
 func Misplaced(outer, inner map[string]string) []Finding {
 	var all []Finding
 	for _, key := range slices.Sorted(maps.Keys(outer)) {
+		if len(all) == MaxFindings {
+			break
+		}
 		if _, inside := inner[key]; strings.HasPrefix(key, contract.Prefix) && !inside {
-			all = append(all, Finding{LB0601, key + " is on the workload itself and does nothing there; move it to the annotations of the pod template"})
+			all = append(all, NewFinding(LB0601, contract.Brief(key)+" is on the workload itself and does nothing there; move it to the annotations of the pod template"))
 		}
 	}
 	return all

@@ -26,11 +26,11 @@ type Status struct {
 // operations are written by hand, each an addition, against the pod as the API
 // server holds it. A patch made from our decoded pod would drop each field that is
 // newer than our copy of the Kubernetes types.
-func (p *planner) operations(sidecar corev1.Container, seeders []corev1.Container) []jsonpatch.Operation {
+func (p *planner) operations() []jsonpatch.Operation {
 	ops := p.annotations()
 
 	volume := corev1.Volume{Name: contract.Volume, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: p.set.sizeLimit}}}
-	if len(p.whole.Spec.Volumes) == len(p.pod.Spec.Volumes) { // else it is ours already
+	if p.left.volume == nil { // else it is ours already
 		ops = append(ops, appended("/spec/volumes", len(p.whole.Spec.Volumes), []corev1.Volume{volume})...)
 	}
 
@@ -40,18 +40,20 @@ func (p *planner) operations(sidecar corev1.Container, seeders []corev1.Containe
 		if a.source.init {
 			list, has = "initContainers", p.whole.Spec.InitContainers
 		}
-		mounts := has[a.source.index].VolumeMounts
-		missing := slices.DeleteFunc(slices.Clone(a.mounts), func(m corev1.VolumeMount) bool {
-			return slices.ContainsFunc(mounts, func(have corev1.VolumeMount) bool { return have.MountPath == m.MountPath })
-		})
-		ops = append(ops, appended(fmt.Sprintf("/spec/%s/%d/volumeMounts", list, a.source.index), len(mounts), missing)...)
+		there := map[string]bool{}
+		for _, l := range p.left.mounts {
+			if l.source.init == a.source.init && l.source.index == a.source.index {
+				there[l.mount.MountPath] = true
+			}
+		}
+		missing := slices.DeleteFunc(slices.Clone(a.mounts), func(m corev1.VolumeMount) bool { return there[m.MountPath] })
+		ops = append(ops, appended(fmt.Sprintf("/spec/%s/%d/volumeMounts", list, a.source.index), len(has[a.source.index].VolumeMounts), missing)...)
 	}
 
-	first := append([]corev1.Container{sidecar}, seeders...)
 	if len(p.pod.Spec.InitContainers) == 0 {
-		return append(ops, add("/spec/initContainers", first))
+		return append(ops, add("/spec/initContainers", p.added))
 	}
-	for i, c := range first {
+	for i, c := range p.added {
 		ops = append(ops, add(fmt.Sprintf("/spec/initContainers/%d", i), c))
 	}
 	return ops
@@ -60,7 +62,12 @@ func (p *planner) operations(sidecar corev1.Container, seeders []corev1.Containe
 // annotations come first, so that they are all that is read of a patch cut short.
 func (p *planner) annotations() []jsonpatch.Operation {
 	status := Status{Version: p.config.Version, Entries: p.shares}
-	for _, f := range p.findings {
+	size := 0
+	for i, f := range p.findings {
+		if size += len(f.String()); size > MaxMessage {
+			status.Notes = append(status.Notes, fmt.Sprintf("and %d more", p.others-i))
+			break
+		}
 		status.Notes = append(status.Notes, f.String())
 	}
 	var text strings.Builder

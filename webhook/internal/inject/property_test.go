@@ -36,7 +36,7 @@ func TestRandomPods(t *testing.T) {
 		var pod, untouched corev1.Pod
 		decode(t, before, &pod)
 		decode(t, before, &untouched)
-		r := inject.Pod(&pod, config())
+		r := inject.Pod(t.Context(), &pod, config())
 		promised(t, r)
 		if !reflect.DeepEqual(pod, untouched) {
 			t.Errorf("seed %d: the pod given to inject was changed", seed)
@@ -81,7 +81,7 @@ func TestRandomPods(t *testing.T) {
 				t.Errorf("seed %d: the pod was restricted and is no longer", seed)
 			}
 		}
-		if again := inject.Pod(&after, config()); again.LeftAlone != inject.Already || len(again.Findings) > 0 {
+		if again := inject.Pod(t.Context(), &after, config()); again.LeftAlone != inject.Already || len(again.Findings) > 0 {
 			t.Errorf("seed %d: a second time: left alone %q, %v", seed, again.LeftAlone, again.Findings)
 		}
 		copied(t, seed, text)
@@ -91,7 +91,7 @@ func TestRandomPods(t *testing.T) {
 		foreign.Name = "foreign-too"
 		after.Spec.Containers = append([]corev1.Container{foreign}, after.Spec.Containers...)
 		after.Spec.Volumes = append([]corev1.Volume{{Name: "foreign"}}, after.Spec.Volumes...)
-		if again := inject.Pod(&after, config()); again.LeftAlone != inject.Already || len(again.Findings) > 0 {
+		if again := inject.Pod(t.Context(), &after, config()); again.LeftAlone != inject.Already || len(again.Findings) > 0 {
 			t.Errorf("seed %d: after another webhook: left alone %q, %v", seed, again.LeftAlone, again.Findings)
 		}
 		if t.Failed() {
@@ -130,7 +130,7 @@ func copied(t *testing.T, seed uint64, text []byte) {
 	var pod, untouched corev1.Pod
 	decode(t, without, &pod)
 	decode(t, without, &untouched)
-	r := inject.Pod(&pod, config())
+	r := inject.Pod(t.Context(), &pod, config())
 	if !reflect.DeepEqual(pod, untouched) {
 		t.Errorf("seed %d: the copied pod given to inject was changed", seed)
 	}

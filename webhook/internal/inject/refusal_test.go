@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -58,6 +59,28 @@ func TestSayings(t *testing.T) {
 			"log-bridge.dev/files: app:/x also stands in log-bridge.dev/stderr-files; a line is written once, so take it out of one [LB0105]"}},
 		{"a request above the limit", files("/x\nlog-bridge.dev/cpu-request: '2'\nlog-bridge.dev/cpu-limit: '1'"), app, []string{
 			"log-bridge.dev/cpu-request: 2 is more than the limit of 1 in log-bridge.dev/cpu-limit; raise the limit or lower the request [LB0106]"}},
+		{"more text than a pod has room for", files("/x\nexample.com/large: " + strings.Repeat("x", 256<<10)), app, []string{
+			"the annotations of the pod have 262183 bytes together, and Kubernetes takes at most 262144; take some away [LB0107]"}},
+		{"a value too long", files("/x" + strings.Repeat("x,/x", 10_000)), app, []string{
+			"log-bridge.dev/files: has 40002 bytes, more than 32768; write a glob such as /var/log/app/*.log for many files [LB0103]"}},
+		{"thousandths of a byte", files("/x\nlog-bridge.dev/memory-limit: 64m"), app, []string{
+			`log-bridge.dev/memory-limit: "64m" is less than a byte (m means thousandths; Mi and M are mebibytes and megabytes); write a quantity such as 64Mi [LB0108]`}},
+		{"a few bytes", files("/x\nlog-bridge.dev/memory-request: '64'"), app, []string{
+			`log-bridge.dev/memory-request: "64" is less than a MiB, with which no program starts; write a quantity such as 64Mi [LB0108]`}},
+		{"bytes of a processor", files("/x\nlog-bridge.dev/cpu-limit: 64Mi"), app, []string{
+			`log-bridge.dev/cpu-limit: "64Mi" is more processors than any computer has (cpu is counted in cores); write a quantity such as 100m [LB0108]`}},
+		{"thousandths of a disk", files("/x\nlog-bridge.dev/size-limit: 500m"), app, []string{
+			`log-bridge.dev/size-limit: "500m" is less than a byte (m means thousandths; Mi and M are mebibytes and megabytes); write a quantity such as 1Gi [LB0108]`}},
+		{"a disk of a few bytes", files("/x\nlog-bridge.dev/size-limit: '500'"), app, []string{
+			`log-bridge.dev/size-limit: "500" is less than a block of a disk, so that the first line would have the pod evicted; write a quantity such as 1Gi [LB0108]`}},
+		{"exbibytes", files("/x\nlog-bridge.dev/memory-limit: 64Ei"), app, []string{
+			`log-bridge.dev/memory-limit: "64Ei" is more than any computer has; write a quantity such as 64Mi [LB0108]`}},
+		{"a number with a billion digits", files("/x\nlog-bridge.dev/memory-limit: 1e999999999"), app, []string{
+			`log-bridge.dev/memory-limit: "1e999999999" is not a quantity; write one such as 64Mi [LB0102]`}},
+		{"a number of a billionth with a billion digits", files("/x\nlog-bridge.dev/cpu-limit: '1.000000000000000000001e-999999999'"), app, []string{
+			`log-bridge.dev/cpu-limit: "1.000000000000000000001e-999999999" is not a quantity; write one such as 100m [LB0102]`}},
+		{"a user of minus nothing", files("/x\nlog-bridge.dev/run-as-user: '-0'"), app, []string{
+			`log-bridge.dev/run-as-user: "-0" is not a numeric id; write a number from 0 to 2147483647 [LB0102]`}},
 
 		{"a container that is not there", files("web:/x"), app + "\ninitContainers: [{name: init, image: i}]", []string{
 			`log-bridge.dev/files: web:/x: the pod has no container "web"; it has app, init [LB0201]`}},
@@ -69,6 +92,36 @@ func TestSayings(t *testing.T) {
 			"the pod already has a volume named log-bridge that log-bridge did not make; rename it, or take the log-bridge.dev annotations away [LB0203]"}},
 		{"a default container that is not there", files("/x\nkubectl.kubernetes.io/default-container: web"), app, []string{
 			`kubectl.kubernetes.io/default-container: the pod has no container "web"; it has app [LB0204]`}},
+		{"a mount of a volume that we would add", files("/x"), "containers: [{name: app, image: a}, {name: spy, image: a, volumeMounts: [{name: log-bridge, mountPath: /spy}]}]", []string{
+			"container spy mounts a volume named log-bridge, which the pod does not have and log-bridge adds for itself; take that mount away [LB0205]"}},
+		{"the same with a copied status", files("/x\nlog-bridge.dev/status: '{}'"), "containers: [{name: app, image: a, volumeMounts: [{name: log-bridge, mountPath: /spy}]}]", []string{
+			"container app mounts a volume named log-bridge, which the pod does not have and log-bridge adds for itself; take that mount away [LB0205]"}},
+		{"the whole volume, with a copied status", files("/x\nlog-bridge.dev/status: '{}'"), "containers: [{name: app, image: a, volumeMounts: [{name: log-bridge, mountPath: /spy}]}]\nvolumes: [{name: log-bridge, emptyDir: {}}]", []string{
+			"container app mounts the volume log-bridge of an earlier injection at /spy (), which the annotations do not ask for now; take all parts of log-bridge out of the manifest, or make the copy from the template that the pod came from [LB0206]"}},
+		{"a copy with a file where the annotation now wants its directory", files("/app/app.log\nlog-bridge.dev/mount: directory\nlog-bridge.dev/status: '{}'"), "containers: [{name: app, image: a, volumeMounts: [{name: log-bridge, mountPath: /app/app.log, subPath: app/app/app.log}]}]\nvolumes: [{name: log-bridge, emptyDir: {}}]", []string{
+			"container app mounts the volume log-bridge of an earlier injection at /app/app.log (app/app/app.log), which the annotations do not ask for now; take all parts of log-bridge out of the manifest, or make the copy from the template that the pod came from [LB0206]"}},
+		{"a copy with a renamed container", files("/app/app.log\nlog-bridge.dev/status: '{}'"), "containers: [{name: new, image: a, volumeMounts: [{name: log-bridge, mountPath: /app/app.log, subPath: app/app/app.log}]}]\nvolumes: [{name: log-bridge, emptyDir: {}}]", []string{
+			"container new mounts the volume log-bridge of an earlier injection at /app/app.log (app/app/app.log), which the annotations do not ask for now; take all parts of log-bridge out of the manifest, or make the copy from the template that the pod came from [LB0206]"}},
+		{"a copy with another size limit", files("/app/app.log\nlog-bridge.dev/size-limit: 1Gi\nlog-bridge.dev/status: '{}'"), "containers: [{name: app, image: a, volumeMounts: [{name: log-bridge, mountPath: /app/app.log, subPath: app/app/app.log}]}]\nvolumes: [{name: log-bridge, emptyDir: {sizeLimit: 500Mi}}]", []string{
+			"the volume log-bridge is of an earlier injection and has another medium or sizeLimit (500Mi) than log-bridge.dev/size-limit says now; take all parts of log-bridge out of the manifest, or make the copy from the template that the pod came from [LB0206]"}},
+		{"a copy with a container that an annotation no longer names", files("app:/app/app.log\nlog-bridge.dev/status: '{}'"), "containers: [{name: app, image: a}, {name: old, image: a, volumeMounts: [{name: log-bridge, mountPath: /x, subPath: old/x}]}]\nvolumes: [{name: log-bridge, emptyDir: {}}]", []string{
+			"container old mounts the volume log-bridge of an earlier injection at /x (old/x), which the annotations do not ask for now; take all parts of log-bridge out of the manifest, or make the copy from the template that the pod came from [LB0206]"}},
+		{"a copy that has the sidecar and lost the mount", files("/app/app.log\nlog-bridge.dev/status: '{\"entries\":[{\"entry\":\"app:/app/app.log\"}]}'"), "containers: [{name: app, image: a}]\n" + sidecarOf("--file=app:/app/app.log, app:/app/app.log"), []string{
+			"the sidecar follows app:/app/app.log, but no container mounts that from the volume log-bridge any more; take all parts of log-bridge out of the manifest, or make the pod from its template [LB0206]"}},
+		{"a copy that has the sidecar and another mount", files("/app/app.log\nlog-bridge.dev/status: '{\"entries\":[{\"entry\":\"app:/app/app.log\"}]}'"), "containers: [{name: app, image: a, volumeMounts: [{name: log-bridge, mountPath: /app/app.log, subPath: app/app/app.log}, {name: log-bridge, mountPath: /spy}]}]\n" + sidecarOf("--file=app:/app/app.log, app:/app/app.log"), []string{
+			`container app mounts the volume log-bridge at /spy (""), which the sidecar of this pod does not make; take all parts of log-bridge out of the manifest, or make the pod from its template [LB0206]`}},
+		{"a copy that has the sidecar and lost the seeding container", files("/logs/*.log\nlog-bridge.dev/status: '{\"entries\":[{\"entry\":\"app:/logs/*.log\"}]}'"), "containers: [{name: app, image: a, volumeMounts: [{name: log-bridge, mountPath: /logs, subPath: app/logs}]}]\n" + sidecarOf("--seeded=app:/logs, 'app:/logs/*.log'"), []string{
+			"the container that fills app:/logs with what the image has there is gone; take all parts of log-bridge out of the manifest, or make the pod from its template [LB0206]"}},
+		{"more containers than a node runs", files("/x"), "containers: [" + strings.Repeat("{name: a}, ", 1001) + "]", []string{
+			"the pod has 1001 containers, and log-bridge takes at most 1000; make it smaller, or take the log-bridge.dev annotations away [LB0207]"}},
+		{"a name longer than Kubernetes takes", files("/x"), "containers: [{name: " + strings.Repeat("a", 64) + ", image: a}]", []string{
+			"the container's name " + strings.Repeat("a", 64) + " has 64 bytes, and Kubernetes takes at most 63 [LB0208]"}},
+		{"an image's name that is none", files("/x"), "containers: [{name: app, image: " + strings.Repeat("a", 1025) + "}]", []string{
+			"container app: the image's name " + strings.Repeat("a", 128) + "… has 1025 bytes, which is more than an image's name can have [LB0208]"}},
+		{"a volume's name longer than Kubernetes takes", files("/x"), app + "\nvolumes: [{name: " + strings.Repeat("a", 64) + ", emptyDir: {}}]", []string{
+			"the volume's name " + strings.Repeat("a", 64) + " has 64 bytes, and Kubernetes takes at most 63 [LB0208]"}},
+		{"subPaths that no program could be told", files("/c/**"), "containers: [{name: app, image: a, volumeMounts: [{name: v, mountPath: /c/v, subPath: " + strings.Repeat("a", 256<<10) + "}]}]\nvolumes: [{name: v, emptyDir: {}}]", []string{
+			"log-bridge would add more than 262144 bytes to the pod; write fewer files, or globs for many [LB0209]"}},
 
 		{"a ConfigMap", files("/c/x.log"), mounted("mountPath: /c", "configMap: {name: c}"), []string{
 			"log-bridge.dev/files: app:/c/x.log lies in volume v, a configMap, which cannot hold logs; let the application write elsewhere, or mount an emptyDir there [LB0301]"}},
@@ -108,7 +161,7 @@ func TestSayings(t *testing.T) {
 		{"a colon", files("/c:d/x.log"), app, []string{
 			"log-bridge.dev/files: app:/c:d/x.log: Kubernetes mounts nothing at a path with a colon; let the application write elsewhere [LB0309]"}},
 		{"a name too long", files("/c/" + strings.Repeat("x", 256)), app, []string{
-			"log-bridge.dev/files: app:/c/" + strings.Repeat("x", 256) + ": a file name has at most 255 bytes, one here has 256; use a shorter one [LB0309]"}},
+			"log-bridge.dev/files: app:/c/" + strings.Repeat("x", 121) + "…: a file name has at most 255 bytes, one here has 256; use a shorter one [LB0309]"}},
 		{"the kubelet's file", files("/etc/hosts"), app, []string{
 			"log-bridge.dev/files: app:/etc/hosts is written by the kubelet and is no log; name a file that the application writes [LB0310]"}},
 		{"the termination message", files("/app/end.log"), "containers: [{name: app, image: a, terminationMessagePath: /app/end.log}]", []string{
@@ -123,10 +176,32 @@ func TestSayings(t *testing.T) {
 			"log-bridge.dev/files: app:/run/app/*.log: /var/run usually is a link to /run, and volume v is mounted at /var/run/app; write app:/var/run/app/*.log [LB0312]"}},
 		{"reclaim on the user's volume", files("/w/x.log, /app/x.log\nlog-bridge.dev/reclaim: 'true'"), mounted("mountPath: /w", "emptyDir: {}"), []string{
 			"log-bridge.dev/reclaim: nothing is freed of app:/w/x.log, which lies in the pod's own volume v [LB0315]"}},
+		{"globs above mounts without an end", files(strings.Repeat("'", 1) + strings.Join(manyGlobs(200), ",") + "'"), manyMounts(2000), []string{
+			"log-bridge.dev/files: app:/c/*[d0]/x*: too many globs would have to be compared with the paths of too many volume mounts (2000 here); name directories in which fewer volumes are mounted, or files [LB0316]"}},
+		{"a program", files("/bin/sh"), app, []string{
+			"log-bridge.dev/files: app:/bin/sh: an empty file would be mounted over what the image has there, a program or a setting of the system; name a log file (one whose name ends in .log, for instance) [LB0317]"}},
+		{"a setting", files("/etc/passwd"), app, []string{
+			"log-bridge.dev/files: app:/etc/passwd: an empty file would be mounted over what the image has there, a program or a setting of the system; name a log file (one whose name ends in .log, for instance) [LB0317]"}},
+		{"a claim for reading only", files("/w/x.log"), mounted("mountPath: /w", "persistentVolumeClaim: {claimName: c, readOnly: true}"), []string{
+			"log-bridge.dev/files: app:/w/x.log lies in volume v, whose persistentVolumeClaim.readOnly is true, so nothing can be written there; take that away, or name a path that the container can write [LB0318]"}},
+		{"a share for reading only", files("/w/*.log"), mounted("mountPath: /w", "nfs: {server: s, path: /, readOnly: true}"), []string{
+			"log-bridge.dev/files: app:/w/*.log lies in volume v, whose nfs.readOnly is true, so nothing can be written there; take that away, or name a path that the container can write [LB0318]"}},
+		{"shared memory", files("/dev/shm/x.log"), app, []string{
+			"log-bridge.dev/files: app:/dev/shm/x.log: the runtime keeps /dev/shm in memory for this container alone, so nothing there can be shared; mount a volume there, such as an emptyDir with medium: Memory at /dev/shm [LB0319]"}},
 		{"root where nobody may be", files("/x\nlog-bridge.dev/run-as-user: '0'"), app + "\nsecurityContext: {runAsNonRoot: true}", []string{
 			`log-bridge.dev/run-as-user is "0", but the pod says runAsNonRoot: true; use the id of the application's user [LB0402]`}},
 		{"unequal resources in a Guaranteed pod", files("/x\nlog-bridge.dev/cpu-request: '1'\nlog-bridge.dev/cpu-limit: '2'"), "containers: [{name: app, image: a, resources: {limits: {cpu: 1, memory: 1Gi}}}]", []string{
 			"log-bridge.dev/cpu-request: 1 is less than the limit of 2 in log-bridge.dev/cpu-limit, and the pod would lose its QoS class Guaranteed; make them equal [LB0403]"}},
+		{"a container's own number with a billion digits", files("/x"), "containers: [{name: app, image: a, resources: {limits: {memory: 1e999999999}}}]", []string{
+			"container app: the quantity memory is far beyond what a computer has; write one such as 64Mi or 100m [LB0405]"}},
+		{"one of the pod", files("/x"), app + "\nresources: {requests: {cpu: 1e999999999}}", []string{
+			"the pod's resources: the quantity cpu is far beyond what a computer has; write one such as 64Mi or 100m [LB0405]"}},
+		{"one of a volume", files("/x"), app + "\nvolumes: [{name: v, emptyDir: {sizeLimit: 1e99}}]", []string{
+			"volume v: the quantity sizeLimit is far beyond what a computer has; write one such as 64Mi or 100m [LB0405]"}},
+		{"a shared process namespace", files("/x"), app + "\nshareProcessNamespace: true", []string{
+			"with shareProcessNamespace: true, processes of the pod's other containers see the sidecar; those of its user or of root can stop it, and root with CAP_SYS_PTRACE can read the volumes it has; where they are not to be trusted, take shareProcessNamespace away or let them run as another user [LB0406]"}},
+		{"the node's process namespace", files("/x"), app + "\nhostPID: true", []string{
+			"with hostPID: true, processes of the pod's other containers see the sidecar; those of its user or of root can stop it, and root with CAP_SYS_PTRACE can read the volumes it has; where they are not to be trusted, take hostPID away or let them run as another user [LB0406]"}},
 
 		{"Windows", files("/x"), app + "\nos: {name: windows}", []string{
 			"this pod runs on Windows, the sidecar on Linux only; the pod is left as it is [LB0501]"}},
@@ -136,6 +211,9 @@ func TestSayings(t *testing.T) {
 			"this is the mirror of a static pod, whose manifest on the node decides; annotate nothing here, and run `log-bridge-webhook inject -f` on that manifest [LB0502]"}},
 
 		// What is no mistake.
+		{"shared memory with a volume", files("/dev/shm/x.log"), mounted("mountPath: /dev/shm", "emptyDir: {medium: Memory}"), nil},
+		{"a log among settings", files("/etc/app.log, /etc/app/trace, /lib/app.out"), app, nil},
+		{"a size limit with an exponent", files("/x\nlog-bridge.dev/size-limit: '1e9'"), app, nil},
 		{"a name that only looks like a prefix", files("/var/log2/x.log"), mounted("mountPath: /var/log", "emptyDir: {}"), nil},
 		{"a file mounted by subPath", files("/c/x.log"), mounted("mountPath: /c/x.log, subPath: x.log", "emptyDir: {}"), nil},
 		{"a file of the node", files("/c/x.log"), mounted("mountPath: /c/x.log", "hostPath: {path: /x.log, type: FileOrCreate}"), nil},
@@ -154,7 +232,7 @@ func TestSayings(t *testing.T) {
 			if err := json.Unmarshal(toJSON(t, text), &pod); err != nil {
 				t.Fatal(err)
 			}
-			r := inject.Pod(&pod, config())
+			r := inject.Pod(t.Context(), &pod, config())
 			var have []string
 			for _, f := range r.Findings {
 				have = append(have, f.String())
@@ -165,6 +243,26 @@ func TestSayings(t *testing.T) {
 			promised(t, r)
 		})
 	}
+}
+
+// sidecarOf is an injected pod's sidecar with some arguments, and its volume.
+func sidecarOf(args string) string {
+	return "initContainers: [{name: log-bridge, image: s, restartPolicy: Always, args: [tail, " + args + "], volumeMounts: [{name: log-bridge, mountPath: /log-bridge}]}]\nvolumes: [{name: log-bridge, emptyDir: {}}]"
+}
+
+func manyGlobs(n int) (all []string) {
+	for i := range n {
+		all = append(all, "/c/*["+string(rune('a'+i/10))+strconv.Itoa(i%10)+"]/x*")
+	}
+	return all
+}
+
+func manyMounts(n int) string {
+	var mounts []string
+	for i := range n {
+		mounts = append(mounts, "{name: v, mountPath: /c/"+strconv.Itoa(i)+"}")
+	}
+	return "containers: [{name: app, image: a, volumeMounts: [" + strings.Join(mounts, ", ") + "]}]\nvolumes: [{name: v, emptyDir: {}}]"
 }
 
 // promised checks that a Result is of one kind only.

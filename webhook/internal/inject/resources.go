@@ -1,8 +1,6 @@
 package inject
 
 import (
-	"fmt"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
@@ -49,11 +47,11 @@ func (p *planner) resources() corev1.ResourceRequirements {
 			p.config.Resources.MemoryRequest, p.config.Resources.MemoryLimit, neededMemory},
 	} {
 		if a.request != nil && a.limit != nil {
-			switch given := fmt.Sprintf("%s: %s", annotation(a.requestKey), a.request); {
+			switch given := say("%s: %s", annotation(a.requestKey), a.request); {
 			case a.request.Cmp(*a.limit) > 0:
-				p.find(LB0106, fmt.Sprintf("%s is more than the limit of %s in %s; raise the limit or lower the request", given, a.limit, annotation(a.limitKey)))
+				p.say(LB0106, "%s is more than the limit of %s in %s; raise the limit or lower the request", given, a.limit, annotation(a.limitKey))
 			case guaranteed && a.request.Cmp(*a.limit) != 0:
-				p.find(LB0403, fmt.Sprintf("%s is less than the limit of %s in %s, and the pod would lose its QoS class Guaranteed; make them equal", given, a.limit, annotation(a.limitKey)))
+				p.say(LB0403, "%s is less than the limit of %s in %s, and the pod would lose its QoS class Guaranteed; make them equal", given, a.limit, annotation(a.limitKey))
 			}
 		}
 		request, limit := a.request, a.limit

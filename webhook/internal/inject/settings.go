@@ -1,8 +1,7 @@
 package inject
 
 import (
-	"fmt"
-	"maps"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,9 +31,14 @@ type settings struct {
 // ourKeys are the pod's annotation keys of our domain, sorted so that findings
 // come in the same order each time.
 func (p *planner) ourKeys() []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(p.pod.Annotations)), func(k string) bool {
-		return !strings.HasPrefix(k, contract.Prefix)
-	})
+	var keys []string
+	for k := range p.pod.Annotations {
+		if strings.HasPrefix(k, contract.Prefix) {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 // unasked looks at a pod without files. A misspelt key is a mistake, since it may
@@ -42,21 +46,36 @@ func (p *planner) ourKeys() []string {
 // and a pod that does not ask for the bridge must not be blocked by it.
 func (p *planner) unasked() {
 	for _, key := range p.ourKeys() {
-		row, err := contract.Lookup(key)
+		if p.ended() {
+			return
+		}
+		row, err := p.lookup(key)
 		switch {
 		case err != nil:
 			p.find(LB0101, err.Error())
 		case row.Key != contract.KeyStatus && row.Key != contract.KeyInject:
-			p.find(LB0104, key+" does nothing without "+annotation(contract.KeyFiles)+"; the pod is left as it is")
+			p.say(LB0104, "%s does nothing without %s; the pod is left as it is", key, annotation(contract.KeyFiles))
 		}
 	}
+}
+
+// lookup finds the row of a key. Finding the nearest one takes a while, which is spent only
+// on sentences that are told.
+func (p *planner) lookup(key string) (contract.Annotation, error) {
+	if p.enough() && !slices.ContainsFunc(contract.Annotations, func(a contract.Annotation) bool { return a.Name() == key }) {
+		return contract.Annotation{}, errors.New(key)
+	}
+	return contract.Lookup(key)
 }
 
 // readSettings reads each annotation of our domain as its row of the table says.
 func (p *planner) readSettings() {
 	p.set = settings{mount: contract.MountAuto, seed: true, format: contract.Raw}
 	for _, key := range p.ourKeys() {
-		row, err := contract.Lookup(key)
+		if p.ended() {
+			return
+		}
+		row, err := p.lookup(key)
 		if err != nil {
 			p.find(LB0101, err.Error())
 			continue
@@ -70,9 +89,13 @@ func (p *planner) readSettings() {
 		}
 	}
 	p.nameContainers()
+	both := map[contract.Entry]bool{}
+	for _, e := range p.set.stderrFiles {
+		both[e] = true
+	}
 	for _, e := range p.set.files {
-		if slices.Contains(p.set.stderrFiles, e) {
-			p.find(LB0105, fmt.Sprintf("%s: %s also stands in %s; a line is written once, so take it out of one", annotation(contract.KeyFiles), e, annotation(contract.KeyStderrFiles)))
+		if both[e] {
+			p.say(LB0105, "%s: %s also stands in %s; a line is written once, so take it out of one", annotation(contract.KeyFiles), e, annotation(contract.KeyStderrFiles))
 		}
 	}
 }
@@ -90,7 +113,7 @@ func (s *settings) read(row contract.Annotation, value string) (Code, error) {
 		return LB0103, err
 	case contract.Enum:
 		if !slices.Contains(row.Values, value) {
-			return LB0102, fmt.Errorf("%q is none of %s", value, strings.Join(row.Values, ", "))
+			return LB0102, sentence("%q is none of %s", value, words(strings.Join(row.Values, ", ")))
 		}
 		if row.Key == contract.KeyMount {
 			s.mount = value
@@ -109,19 +132,22 @@ func (s *settings) read(row contract.Annotation, value string) (Code, error) {
 			s.reclaim = b
 		}
 	case contract.Quantity:
-		q, err := resource.ParseQuantity(value)
+		q, err := ParseQuantity(value)
 		if err != nil {
-			return LB0102, fmt.Errorf("%q is not a quantity; write one such as %s", value, exampleQuantity(row.Key))
+			return LB0102, sentence("%q is not a quantity; write one such as %s", value, exampleQuantity(row.Key))
 		}
 		// A quantity of 0 reads as "no limit" to one and as "nothing allowed" to another.
 		if q.Sign() <= 0 {
-			return LB0102, fmt.Errorf("%q is not above zero; write a quantity such as %s, or take the annotation away", value, exampleQuantity(row.Key))
+			return LB0102, sentence("%q is not above zero; write a quantity such as %s, or take the annotation away", value, exampleQuantity(row.Key))
+		}
+		if wrong := implausible(row.Key, q); wrong != "" {
+			return LB0108, sentence("%q is %s; write a quantity such as %s", value, wrong, exampleQuantity(row.Key))
 		}
 		*s.quantity(row.Key) = &q
 	case contract.ID:
 		id, err := strconv.ParseInt(value, 10, 32)
-		if err != nil || id < 0 {
-			return LB0102, fmt.Errorf("%q is not a numeric id; write a number from 0 to 2147483647", value)
+		if err != nil || strings.Trim(value, "0123456789") != "" {
+			return LB0102, sentence("%q is not a numeric id; write a number from 0 to 2147483647", value)
 		}
 		if row.Key == contract.KeyRunAsUser {
 			s.runAsUser = &id
@@ -149,6 +175,36 @@ func (s *settings) quantity(key string) **resource.Quantity {
 	}
 }
 
+// implausible says what a quantity is that nobody can have meant: one of a unit that the
+// resource does not have, as 64m of memory, which is less than a byte.
+func implausible(key string, q resource.Quantity) words {
+	f := q.AsApproximateFloat64()
+	switch key {
+	case contract.KeyCPURequest, contract.KeyCPULimit:
+		if f > 1e5 {
+			return say("more processors than any computer has (cpu is counted in cores)")
+		}
+	case contract.KeyMemoryRequest, contract.KeyMemoryLimit:
+		switch {
+		case f < 1:
+			return "less than a byte (m means thousandths; Mi and M are mebibytes and megabytes)"
+		case f < 1<<20:
+			return "less than a MiB, with which no program starts"
+		}
+	case contract.KeySizeLimit:
+		switch {
+		case f < 1:
+			return "less than a byte (m means thousandths; Mi and M are mebibytes and megabytes)"
+		case f < 1<<12:
+			return "less than a block of a disk, so that the first line would have the pod evicted"
+		}
+	}
+	if f > 1<<60 {
+		return "more than any computer has"
+	}
+	return ""
+}
+
 func exampleQuantity(key string) string {
 	switch key {
 	case contract.KeyCPURequest, contract.KeyCPULimit:
@@ -169,7 +225,7 @@ func parseBool(value string) (bool, error) {
 	case "false":
 		return false, nil
 	}
-	return false, fmt.Errorf("%q is neither \"true\" nor \"false\"", value)
+	return false, sentence("%q is neither \"true\" nor \"false\"", value)
 }
 
 // nameContainers fills in the default container, drops what is named twice, and
@@ -180,6 +236,7 @@ func (p *planner) nameContainers() {
 		entries *[]contract.Entry
 	}{{contract.KeyFiles, &p.set.files}, {contract.KeyStderrFiles, &p.set.stderrFiles}} {
 		var named []contract.Entry
+		twice := map[contract.Entry]bool{}
 		for _, e := range *list.entries {
 			if e.Container == "" {
 				name, ok := p.defaultContainer()
@@ -188,10 +245,11 @@ func (p *planner) nameContainers() {
 				}
 				e.Container = name
 			} else if _, ok := p.source(e.Container); !ok {
-				p.find(LB0201, fmt.Sprintf("%s: %s: the pod has no container %q; it has %s", annotation(list.key), e, e.Container, p.containerNames()))
+				p.say(LB0201, "%s: %s: the pod has no container %q; it has %s", annotation(list.key), e, e.Container, p.containerNames())
 				continue
 			}
-			if !slices.Contains(named, e) {
+			if !twice[e] {
+				twice[e] = true
 				named = append(named, e)
 			}
 		}
@@ -205,7 +263,7 @@ func (p *planner) nameContainers() {
 func (p *planner) defaultContainer() (string, bool) {
 	if name := p.pod.Annotations[defaultContainer]; name != "" && name != contract.Container {
 		if _, ok := p.source(name); !ok {
-			p.find(LB0204, fmt.Sprintf("%s: the pod has no container %q; it has %s", defaultContainer, name, p.containerNames()))
+			p.say(LB0204, "%s: the pod has no container %q; it has %s", defaultContainer, name, p.containerNames())
 			return "", false
 		}
 		return name, true
@@ -217,10 +275,9 @@ func (p *planner) defaultContainer() (string, bool) {
 	return p.pod.Spec.Containers[0].Name, true
 }
 
-func (p *planner) containerNames() string {
-	var names []string
-	for _, s := range p.sources() {
-		names = append(names, s.Name)
+func (p *planner) containerNames() words {
+	if p.enough() {
+		return "others"
 	}
-	return strings.Join(names, ", ")
+	return names(p.sources())
 }

@@ -1,7 +1,6 @@
 package inject
 
 import (
-	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -34,6 +33,9 @@ func (p *planner) shareAll() {
 	}
 	dirs := map[string][]string{}
 	for _, w := range all {
+		if p.ended() {
+			return
+		}
 		w.source, _ = p.source(w.Container)
 		w.share = Share{Entry: w.Entry.String(), Stderr: w.stderr}
 		if code, err := p.way(w); err != nil {
@@ -51,8 +53,17 @@ func (p *planner) shareAll() {
 	// A directory that lies in another needs no mount of its own, and neither does
 	// a file: with both, the file would be mounted into the folder, and its rename
 	// refused there for no reason.
+	top, files := map[string]paths{}, map[string]paths{}
 	for name, d := range dirs {
-		dirs[name] = topmost(d)
+		top[name] = topmost(d)
+	}
+	for _, w := range all {
+		if w.way == ByFile {
+			files[w.Container] = append(files[w.Container], w.Pattern)
+		}
+	}
+	for _, f := range files {
+		slices.Sort(f)
 	}
 	for _, w := range all {
 		if w.way == ByVolume {
@@ -62,19 +73,21 @@ func (p *planner) shareAll() {
 		if w.way == ByDirectory {
 			of = w.dir
 		}
-		for _, d := range dirs[w.Container] {
-			switch {
-			case w.way == ByFile && contract.Covers(of, d):
-				p.find(LB0304, fmt.Sprintf("%s: %s: another entry names files beneath %s, so it is a directory; name the files in it, such as %s/*.log", annotation(w.key), w.Entry, of, of))
-			case contract.Covers(d, of):
-				w.way, w.dir = ByDirectory, d
+		if d, ok := top[w.Container].covering(of); ok {
+			if w.way == ByFile && d == of {
+				p.beneath(w, "another entry names files beneath %s, so it is a directory", of)
 			}
+			w.way, w.dir = ByDirectory, d
+			continue
 		}
-		for _, other := range all {
-			if w.way == ByFile && other.way == ByFile && other.Container == w.Container && other.Pattern != w.Pattern && contract.Covers(w.Pattern, other.Pattern) {
-				p.find(LB0304, fmt.Sprintf("%s: %s: the entry %s lies beneath it, so it is a directory; name the files in it, such as %s/*.log", annotation(w.key), w.Entry, other.Entry, w.Pattern))
-			}
+		if _, ok := top[w.Container].within(of); ok {
+			p.beneath(w, "another entry names files beneath %s, so it is a directory", of)
+		} else if other, ok := files[w.Container].within(of); ok {
+			p.beneath(w, "the entry %s lies beneath it, so it is a directory", contract.Entry{Container: w.Container, Pattern: other})
 		}
+	}
+	if p.mistaken() {
+		return
 	}
 
 	for _, w := range all {
@@ -82,7 +95,7 @@ func (p *planner) shareAll() {
 		switch w.way {
 		case ByVolume:
 			if p.set.reclaim {
-				p.find(LB0315, fmt.Sprintf("%s: nothing is freed of %s, which lies in the pod's own volume %s", annotation(contract.KeyReclaim), w.Entry, w.share.Volume))
+				p.say(LB0315, "%s: nothing is freed of %s, which lies in the pod's own volume %s", annotation(contract.KeyReclaim), w.Entry, w.share.Volume)
 			}
 		case ByDirectory:
 			w.share.Directory, w.share.Seeded = w.dir, p.set.seed
@@ -102,6 +115,11 @@ func (p *planner) shareAll() {
 	p.tail.Roots = []string{contract.Root}
 }
 
+// beneath refuses a file that is a directory for another entry.
+func (p *planner) beneath(w *wanted, why string, arg any) {
+	p.say(LB0304, "%s: %s: %s; name the files in it, such as %s/*.log", annotation(w.key), w.Entry, say(why, arg), w.Pattern)
+}
+
 // way decides how one entry is shared. The error is a sentence without the
 // annotation's key.
 func (p *planner) way(w *wanted) (Code, error) {
@@ -110,31 +128,34 @@ func (p *planner) way(w *wanted) (Code, error) {
 	}
 	for _, d := range w.source.VolumeDevices {
 		if contract.Covers(path.Clean("/"+d.DevicePath), w.Pattern) {
-			return LB0311, fmt.Errorf("%s is on the block device %s of volume %s, which holds no files that can be shared; name a file in a file system", w.Entry, d.DevicePath, d.Name)
+			return LB0311, sentence("%s is on the block device %s of volume %s, which holds no files that can be shared; name a file in a file system", w.Entry, d.DevicePath, d.Name)
 		}
 	}
-	if m, ok := covering(w.source.VolumeMounts, w.base()); ok {
+	mounted := p.mountsOf(w.source)
+	if m, ok := mounted.covering(w.base()); ok {
 		w.way = ByVolume
 		return p.shareVolume(w, m)
+	}
+	if contract.Covers("/dev", w.Pattern) {
+		return LB0319, sentence("%s: the runtime keeps /dev/shm in memory for this container alone, so nothing there can be shared; mount a volume there, such as an emptyDir with medium: Memory at /dev/shm", w.Entry)
 	}
 	if code, err := p.otherName(w); err != nil {
 		return code, err
 	}
 	if !w.IsGlob() {
-		for _, m := range w.source.VolumeMounts {
-			if contract.Covers(w.Pattern, mountPath(m)) {
-				return LB0304, fmt.Errorf("%s: volume %s is mounted at %s, so %s is a directory; name the files in it, such as %s/*.log", w.Entry, m.Name, mountPath(m), w.Pattern, w.Pattern)
-			}
+		if below, _ := mounted.beneath(w.Pattern); len(below) > 0 {
+			m := mounted.all[below[0]]
+			return LB0304, sentence("%s: volume %s is mounted at %s, so %s is a directory; name the files in it, such as %s/*.log", w.Entry, m.Name, mountPath(m), w.Pattern, w.Pattern)
 		}
 	}
 	parent := w.Dir()
 	switch p.set.mount {
 	case contract.MountFile:
 		if w.IsGlob() {
-			return LB0308, fmt.Errorf("%s: a glob needs the whole directory, but %s says %q; take that away or name the files one by one", w.Entry, annotation(contract.KeyMount), contract.MountFile)
+			return LB0308, sentence("%s: a glob needs the whole directory, but %s says %q; take that away or name the files one by one", w.Entry, annotation(contract.KeyMount), contract.MountFile)
 		}
 		if contract.Sticky(parent) {
-			return LB0307, fmt.Errorf("%s: with fs.protected_regular, as on most nodes, an application may not open another user's file in %s for creation, so a single file cannot be mounted there; set %s to %q", w.Entry, parent, annotation(contract.KeyMount), contract.MountDirectory)
+			return LB0307, sentence("%s: with fs.protected_regular, as on most nodes, an application may not open another user's file in %s for creation, so a single file cannot be mounted there; set %s to %q", w.Entry, parent, annotation(contract.KeyMount), contract.MountDirectory)
 		}
 		w.way = ByFile
 	case contract.MountDirectory:
@@ -149,20 +170,26 @@ func (p *planner) way(w *wanted) (Code, error) {
 	if w.way == ByDirectory {
 		w.dir, at = parent, parent
 		if systemDirectory(parent) {
-			remedy := "let the application write its logs to a directory of its own"
+			remedy := words("let the application write its logs to a directory of its own")
 			if !w.IsGlob() {
-				remedy = fmt.Sprintf("take %s away, so that the one file is mounted", annotation(contract.KeyMount))
+				remedy = say("take %s away, so that the one file is mounted", annotation(contract.KeyMount))
 			} else if parent == "/" {
 				remedy = "write the directory of the logs before the first wildcard, such as /app/*.log"
 			}
-			return LB0306, fmt.Errorf("%s: no volume can be mounted over %s, where the system is; %s", w.Entry, parent, remedy)
+			return LB0306, sentence("%s: no volume can be mounted over %s, where the system is; %s", w.Entry, parent, remedy)
 		}
 		// A glob reaches into volumes that are mounted beneath its directory.
 		if code, err := p.viewsBeneath(w, parent); err != nil {
 			return code, err
 		}
 	}
-	return mountable(w.Entry, at)
+	if code, err := mountable(w.Entry, at); err != nil {
+		return code, err
+	}
+	if w.way == ByFile && systemFile(w.Pattern) {
+		return LB0317, sentence("%s: an empty file would be mounted over what the image has there, a program or a setting of the system; name a log file (one whose name ends in .log, for instance)", w.Entry)
+	}
+	return "", nil
 }
 
 // base is what a volume must cover to hold the entry's files.
@@ -177,10 +204,10 @@ func (w *wanted) base() string {
 func (p *planner) kubeletFile(w *wanted) (Code, error) {
 	switch w.Pattern {
 	case "/etc/hosts", "/etc/hostname", "/etc/resolv.conf":
-		return LB0310, fmt.Errorf("%s is written by the kubelet and is no log; name a file that the application writes", w.Entry)
+		return LB0310, sentence("%s is written by the kubelet and is no log; name a file that the application writes", w.Entry)
 	}
 	if t := w.source.TerminationMessagePath; t != "" && path.Clean("/"+t) == w.Pattern {
-		return LB0310, fmt.Errorf("%s is the container's terminationMessagePath, where the kubelet mounts a file of its own; let one of the two have another path", w.Entry)
+		return LB0310, sentence("%s is the container's terminationMessagePath, where the kubelet mounts a file of its own; let one of the two have another path", w.Entry)
 	}
 	return "", nil
 }
@@ -200,9 +227,9 @@ func (p *planner) otherName(w *wanted) (Code, error) {
 			if !contract.Covers(from, w.base()) {
 				continue
 			}
-			m, ok := covering(w.source.VolumeMounts, to+strings.TrimPrefix(w.base(), from))
+			m, ok := p.mountsOf(w.source).covering(to + strings.TrimPrefix(w.base(), from))
 			if ok && contract.Covers(to, mountPath(m)) {
-				return LB0312, fmt.Errorf("%s: %s usually is a link to %s, and volume %s is mounted at %s; write %s", w.Entry, l.link, l.target, m.Name, mountPath(m),
+				return LB0312, sentence("%s: %s usually is a link to %s, and volume %s is mounted at %s; write %s", w.Entry, l.link, l.target, m.Name, mountPath(m),
 					contract.Entry{Container: w.Container, Pattern: to + strings.TrimPrefix(w.Pattern, from)})
 			}
 		}
@@ -213,14 +240,14 @@ func (p *planner) otherName(w *wanted) (Code, error) {
 // mountable refuses a path that Kubernetes or Linux cannot mount at.
 func mountable(e contract.Entry, at string) (Code, error) {
 	if strings.Contains(at, ":") {
-		return LB0309, fmt.Errorf("%s: Kubernetes mounts nothing at a path with a colon; let the application write elsewhere", e)
+		return LB0309, sentence("%s: Kubernetes mounts nothing at a path with a colon; let the application write elsewhere", e)
 	}
 	if len(at) > 3072 {
-		return LB0309, fmt.Errorf("%s: a path of %d bytes is too long to be mounted; use one of at most 3072", e, len(at))
+		return LB0309, sentence("%s: a path of %d bytes is too long to be mounted; use one of at most 3072", e, len(at))
 	}
 	for part := range strings.SplitSeq(at, "/") {
 		if len(part) > 255 {
-			return LB0309, fmt.Errorf("%s: a file name has at most 255 bytes, one here has %d; use a shorter one", e, len(part))
+			return LB0309, sentence("%s: a file name has at most 255 bytes, one here has %d; use a shorter one", e, len(part))
 		}
 	}
 	return "", nil
@@ -254,6 +281,19 @@ func systemDirectory(dir string) bool {
 	return slices.Contains(programs, parts[0])
 }
 
+// systemFile says whether a file is one of the system's programs, libraries or settings, as
+// far as a path can say it. A log may be anywhere, also in /etc, but then is called so.
+func systemFile(file string) bool {
+	name := strings.ToLower(path.Base(file))
+	for _, part := range []string{"log", ".out", ".err", ".txt", ".json", "trace"} {
+		if strings.Contains(name, part) {
+			return false
+		}
+	}
+	dir := parent(file)
+	return contract.Covers("/etc", file) || dir != "/" && systemDirectory(dir)
+}
+
 // mountDirectory gives a container a folder of our volume at dir, once.
 func (p *planner) mountDirectory(s source, dir string) {
 	if !p.mount(s, dir) {
@@ -263,7 +303,7 @@ func (p *planner) mountDirectory(s source, dir string) {
 	if !p.set.seed {
 		p.tail.Dirs = append(p.tail.Dirs, place)
 		if !contract.Sticky(dir) {
-			p.find(LB0314, fmt.Sprintf("%s is \"false\": what the image of container %s holds in %s is hidden", annotation(contract.KeySeed), s.Name, dir))
+			p.say(LB0314, "%s is \"false\": what the image of container %s holds in %s is hidden", annotation(contract.KeySeed), s.Name, dir)
 		}
 		return
 	}
@@ -281,22 +321,25 @@ func (p *planner) mountFile(s source, file string) {
 
 func (p *planner) mount(s source, at string) bool {
 	a := p.addition(s)
-	m := corev1.VolumeMount{Name: contract.Volume, MountPath: at, SubPath: s.Name + at}
-	if slices.ContainsFunc(a.mounts, func(have corev1.VolumeMount) bool { return have.MountPath == at }) {
+	if a.at[at] {
 		return false
 	}
-	a.mounts = append(a.mounts, m)
+	a.at[at] = true
+	a.mounts = append(a.mounts, corev1.VolumeMount{Name: contract.Volume, MountPath: at, SubPath: s.Name + at})
 	return true
 }
 
 func (p *planner) addition(s source) *addition {
-	for i := range p.mounts {
-		if p.mounts[i].source.Name == s.Name {
-			return &p.mounts[i]
+	i, ok := p.mounted[s.Name]
+	if !ok {
+		if p.mounted == nil {
+			p.mounted = map[string]int{}
 		}
+		i = len(p.mounts)
+		p.mounted[s.Name] = i
+		p.mounts = append(p.mounts, addition{source: s, at: map[string]bool{}})
 	}
-	p.mounts = append(p.mounts, addition{source: s})
-	return &p.mounts[len(p.mounts)-1]
+	return &p.mounts[i]
 }
 
 // escape writes a text such that the kubelet's expansion of $(VAR) in arguments

@@ -3,7 +3,6 @@ package inject
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"path"
 	"slices"
 	"strconv"
@@ -18,6 +17,9 @@ import (
 // where the volume would hide it.
 const binary = "/bin/log-bridge"
 
+// seedBinary is its copy of itself, which the seeding containers run.
+const seedBinary = contract.Root + "/" + contract.BinDir + "/" + contract.BinName
+
 // sidecar is the container that follows the files.
 func (p *planner) sidecar() corev1.Container {
 	always := corev1.ContainerRestartPolicyAlways
@@ -26,7 +28,7 @@ func (p *planner) sidecar() corev1.Container {
 		Image:           p.config.Image,
 		ImagePullPolicy: p.config.PullPolicy,
 		Args:            append([]string{"tail"}, p.tail.Args()...),
-		Env:             p.env,
+		Env:             p.env.list,
 		RestartPolicy:   &always,
 		Resources:       p.resources(),
 		SecurityContext: p.rights(),
@@ -82,7 +84,7 @@ func (p *planner) rights() *corev1.SecurityContext {
 			sc.RunAsUser = user
 		}
 		if !sameUser {
-			p.find(LB0401, fmt.Sprintf("containers %s run as different users; to read files of mode 0600 set %s to the user that writes them", names(read), annotation(contract.KeyRunAsUser)))
+			p.say(LB0401, "containers %s run as different users; to read files of mode 0600 set %s to the user that writes them", names(read), annotation(contract.KeyRunAsUser))
 		}
 	}
 	sc.RunAsGroup = p.set.runAsGroup
@@ -104,12 +106,45 @@ func (p *planner) rights() *corev1.SecurityContext {
 	case effective == nil || *effective != 0:
 		sc.RunAsNonRoot = &yes
 	case p.set.runAsUser != nil && !slices.ContainsFunc(read, func(s source) bool { return !p.nonRoot(s.Container) }):
-		p.find(LB0402, fmt.Sprintf("%s is \"0\", but the pod says runAsNonRoot: true; use the id of the application's user", annotation(contract.KeyRunAsUser)))
-	case p.pod.Spec.SecurityContext != nil && p.pod.Spec.SecurityContext.RunAsNonRoot != nil && *p.pod.Spec.SecurityContext.RunAsNonRoot:
-		// The container that is read overrides what the pod says, and so must we.
+		p.say(LB0402, "%s is \"0\", but the pod says runAsNonRoot: true; use the id of the application's user", annotation(contract.KeyRunAsUser))
+	case !p.podNonRoot():
+	case p.set.runAsUser != nil:
+		// The annotation asks for it, and a container that is read is an exception already.
 		sc.RunAsNonRoot = &no
+	default:
+		// A container that is told to be root is an exception, which its author made. The
+		// sidecar does not become another one unasked.
+		sc.RunAsUser, sc.RunAsNonRoot = nil, &yes
+		if podUser != nil && *podUser == 0 {
+			sc.RunAsUser = &imageUser
+		}
+		p.say(LB0407, "the pod says runAsNonRoot: true, so the sidecar does not run as root, although %s does, and cannot read files of mode 0600; let the application write its logs for others to read, or set %s to \"0\" if the sidecar should be root too", names(read), annotation(contract.KeyRunAsUser))
 	}
 	return sc
+}
+
+// imageUser is the USER of the sidecar's image.
+var imageUser int64 = 65532
+
+// checkProcesses warns where other processes see the sidecar's. What it does against them, it
+// cannot do against a signal.
+func (p *planner) checkProcesses() {
+	field := ""
+	switch share := p.pod.Spec.ShareProcessNamespace; {
+	case p.pod.Spec.HostPID:
+		field = "hostPID"
+	case share != nil && *share:
+		field = "shareProcessNamespace"
+	default:
+		return
+	}
+	p.say(LB0406, "with %s: true, processes of the pod's other containers see the sidecar; those of its user or of root can stop it, and root with CAP_SYS_PTRACE can read the volumes it has; where they are not to be trusted, take %s away or let them run as another user", field, field)
+}
+
+// podNonRoot says whether the pod as a whole forbids root.
+func (p *planner) podNonRoot() bool {
+	sc := p.pod.Spec.SecurityContext
+	return sc != nil && sc.RunAsNonRoot != nil && *sc.RunAsNonRoot
 }
 
 func (p *planner) podIDs() (user, group *int64) {
@@ -141,8 +176,7 @@ func (p *planner) nonRoot(c *corev1.Container) bool {
 	if c.SecurityContext != nil && c.SecurityContext.RunAsNonRoot != nil {
 		return *c.SecurityContext.RunAsNonRoot
 	}
-	sc := p.pod.Spec.SecurityContext
-	return sc != nil && sc.RunAsNonRoot != nil && *sc.RunAsNonRoot
+	return p.podNonRoot()
 }
 
 func common(read []source, of func(source) *int64) (id *int64, same bool) {
@@ -178,12 +212,12 @@ func equal(a, b *int64) bool {
 	return a == nil && b == nil || a != nil && b != nil && *a == *b
 }
 
-func names(of []source) string {
+func names(of []source) words {
 	var all []string
 	for _, s := range of {
 		all = append(all, s.Name)
 	}
-	return strings.Join(all, ", ")
+	return list(all)
 }
 
 // seeders are the init containers that copy what an image holds in a directory
@@ -191,13 +225,14 @@ func names(of []source) string {
 // application container, with our program from the volume.
 func (p *planner) seeders() []corev1.Container {
 	var all []corev1.Container
+	made := map[string]bool{}
 	for _, a := range p.mounts {
 		if len(a.seeded) == 0 {
 			continue
 		}
 		s := a.source
 		bin := path.Join(contract.Root, contract.BinDir)
-		command := []string{path.Join(bin, contract.BinName), "seed"}
+		command := []string{seedBinary, "seed"}
 		if limit := p.config.SeedLimit; !limit.IsZero() {
 			command = append(command, "--limit="+strconv.FormatInt(limit.Value(), 10))
 		}
@@ -205,7 +240,7 @@ func (p *planner) seeders() []corev1.Container {
 			command = append(command, escape(dir), escape(path.Join(contract.Root, s.Name)+dir))
 		}
 		all = append(all, corev1.Container{
-			Name:            p.seederName(s.Name, all),
+			Name:            p.seederName(s.Name, made),
 			Image:           s.Image,
 			ImagePullPolicy: s.ImagePullPolicy,
 			Command:         command,
@@ -244,15 +279,16 @@ func (p *planner) seederRights(c *corev1.Container) *corev1.SecurityContext {
 
 // seederName is at most 63 characters long and no other container's. The hash keeps
 // two names apart that are equal where they are cut.
-func (p *planner) seederName(of string, made []corev1.Container) string {
+func (p *planner) seederName(of string, made map[string]bool) string {
 	taken := func(name string) bool {
 		_, user := p.source(name)
-		return user || slices.ContainsFunc(made, func(c corev1.Container) bool { return c.Name == name })
+		return user || made[name]
 	}
 	name := contract.SeedContainerPrefix + of
-	for salt := ""; len(name) > 63 || taken(name); salt += "." {
-		sum := sha256.Sum256([]byte(of + salt))
+	for salt := 0; len(name) > 63 || taken(name); salt++ {
+		sum := sha256.Sum256([]byte(of + strings.Repeat(".", salt)))
 		name = contract.SeedContainerPrefix + of[:min(len(of), 63-len(contract.SeedContainerPrefix)-9)] + "-" + hex.EncodeToString(sum[:4])
 	}
+	made[name] = true
 	return name
 }

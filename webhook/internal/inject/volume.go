@@ -1,7 +1,6 @@
 package inject
 
 import (
-	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -12,18 +11,6 @@ import (
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 )
 
-// covering is the deepest mount that covers a path.
-func covering(mounts []corev1.VolumeMount, of string) (corev1.VolumeMount, bool) {
-	var best corev1.VolumeMount
-	found := false
-	for _, m := range mounts {
-		if contract.Covers(mountPath(m), of) && (!found || len(mountPath(m)) > len(mountPath(best))) {
-			best, found = m, true
-		}
-	}
-	return best, found
-}
-
 func mountPath(m corev1.VolumeMount) string { return path.Clean("/" + m.MountPath) }
 
 // shareVolume mounts the volume that covers an entry in the sidecar too.
@@ -31,20 +18,23 @@ func (p *planner) shareVolume(w *wanted, m corev1.VolumeMount) (Code, error) {
 	v := p.volume(m.Name)
 	at := mountPath(m)
 	if kind := notForLogs(v); kind != "" {
-		return LB0301, fmt.Errorf("%s lies in volume %s, a %s, which cannot hold logs; let the application write elsewhere, or mount an emptyDir there", w.Entry, m.Name, kind)
+		return LB0301, sentence("%s lies in volume %s, a %s, which cannot hold logs; let the application write elsewhere, or mount an emptyDir there", w.Entry, m.Name, kind)
 	}
 	if m.ReadOnly {
-		return LB0302, fmt.Errorf("%s: container %s mounts volume %s read-only at %s, so it writes nothing there; %s", w.Entry, w.Container, m.Name, at, p.writer(w, m))
+		return LB0302, sentence("%s: container %s mounts volume %s read-only at %s, so it writes nothing there; %s", w.Entry, w.Container, m.Name, at, p.writer(w, m))
+	}
+	if field := readOnly(v); field != "" {
+		return LB0318, sentence("%s lies in volume %s, whose %s.readOnly is true, so nothing can be written there; take that away, or name a path that the container can write", w.Entry, m.Name, field)
 	}
 	if !w.IsGlob() {
 		// A volume is a directory. With a subPath it may be one file of it.
 		if at == w.Pattern && m.SubPath == "" && m.SubPathExpr == "" && !isHostFile(v) {
-			return LB0303, fmt.Errorf("%s is where volume %s is mounted, so it is a directory; name the files in it, such as %s/*.log", w.Entry, m.Name, at)
+			return LB0303, sentence("%s is where volume %s is mounted, so it is a directory; name the files in it, such as %s/*.log", w.Entry, m.Name, at)
 		}
-		for _, below := range w.source.VolumeMounts {
-			if contract.Covers(w.Pattern, mountPath(below)) && mountPath(below) != at {
-				return LB0304, fmt.Errorf("%s: volume %s is mounted at %s, so %s is a directory; name the files in it, such as %s/*.log", w.Entry, below.Name, mountPath(below), w.Pattern, w.Pattern)
-			}
+		mounted := p.mountsOf(w.source)
+		if below, _ := mounted.beneath(w.Pattern); len(below) > 0 {
+			b := mounted.all[below[0]]
+			return LB0304, sentence("%s: volume %s is mounted at %s, so %s is a directory; name the files in it, such as %s/*.log", w.Entry, b.Name, mountPath(b), w.Pattern, w.Pattern)
 		}
 	}
 	w.share.Volume, w.share.FromEnd = m.Name, outlives(v)
@@ -61,9 +51,22 @@ func (p *planner) viewsBeneath(w *wanted, dir string) (Code, error) {
 	if !w.IsGlob() {
 		return "", nil
 	}
-	for _, m := range w.source.VolumeMounts {
-		at := mountPath(m)
-		if at == dir || !contract.Covers(dir, at) || !reaches(w.Pattern, at) || m.ReadOnly || notForLogs(p.volume(m.Name)) != "" {
+	mounted := p.mountsOf(w.source)
+	below, weight := mounted.beneath(dir)
+	if p.globs > maxGlobs {
+		return "", nil // it is told
+	}
+	if p.globs += (len(w.Pattern) + 8) * weight; p.globs > maxGlobs {
+		return LB0316, sentence("%s: too many globs would have to be compared with the paths of too many volume mounts (%d here); name directories in which fewer volumes are mounted, or files", w.Entry, len(below))
+	}
+	parts := strings.Split(strings.Trim(w.Pattern, "/"), "/")
+	below = slices.Sorted(slices.Values(below)) // in the pod's order
+	for _, i := range below {
+		if p.ended() {
+			break
+		}
+		m := mounted.all[i]
+		if !reaches(parts, mounted.at[i]) || m.ReadOnly || notForLogs(p.volume(m.Name)) != "" || readOnly(p.volume(m.Name)) != "" {
 			continue
 		}
 		if code, err := p.view(w, m); err != nil {
@@ -78,31 +81,36 @@ func (p *planner) view(w *wanted, m corev1.VolumeMount) (Code, error) {
 	at := mountPath(m)
 	// An argument --view=CONTAINER:PATH=/DIR is cut at the first "=/".
 	if strings.Contains(at, "=/") {
-		return LB0309, fmt.Errorf("%s: log-bridge cannot follow files in a volume mounted at %s, a path with \"=/\"; mount it elsewhere", w.Entry, at)
+		return LB0309, sentence("%s: log-bridge cannot follow files in a volume mounted at %s, a path with \"=/\"; mount it elsewhere", w.Entry, at)
 	}
 	dir := path.Join(contract.VolumesRoot, m.Name)
 	switch {
 	case m.SubPathExpr != "":
 		expr, err := p.environment(w.source, m.SubPathExpr)
 		if err != nil {
-			return LB0305, fmt.Errorf("%s: container %s mounts volume %s with subPathExpr %s: %w", w.Entry, w.Container, m.Name, m.SubPathExpr, err)
+			return LB0305, sentence("%s: container %s mounts volume %s with subPathExpr %s: %v", w.Entry, w.Container, m.Name, m.SubPathExpr, err)
 		}
 		dir += "/" + expr
 	case m.SubPath != "":
 		dir = escape(path.Join(dir, m.SubPath))
 	}
 	view := contract.View{Place: contract.Place{Container: w.Container, Path: escape(at)}, Dir: dir}
-	if slices.Contains(p.tail.Views, view) {
+	if p.views[view] {
 		return "", nil
 	}
+	if p.views == nil {
+		p.views, p.viewed = map[contract.View]bool{}, map[string]bool{}
+	}
+	p.views[view] = true
 	p.tail.Views = append(p.tail.Views, view)
 	v := p.volume(m.Name)
 	if outlives(v) && m.SubPathExpr == "" && p.hasSiblings(v) {
-		p.find(LB0313, fmt.Sprintf("volume %s outlives the pod: if others write there too, each sidecar prints all lines; subPathExpr separates them", m.Name))
+		p.say(LB0313, "volume %s outlives the pod: if others write there too, each sidecar prints all lines; subPathExpr separates them", m.Name)
 	}
-	if slices.Contains(p.volumes, m.Name) {
+	if p.viewed[m.Name] {
 		return "", nil
 	}
+	p.viewed[m.Name] = true
 	p.volumes = append(p.volumes, m.Name)
 	if outlives(v) {
 		p.tail.FromEnd = append(p.tail.FromEnd, path.Join(contract.VolumesRoot, m.Name))
@@ -113,11 +121,65 @@ func (p *planner) view(w *wanted, m corev1.VolumeMount) (Code, error) {
 // volume finds a volume by name. One that is not there is a claim template of a
 // StatefulSet whose manifest is looked at before it has pods.
 func (p *planner) volume(name string) *corev1.Volume {
-	i := slices.IndexFunc(p.pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == name })
-	if i < 0 {
+	if p.byVolume == nil {
+		p.byVolume = make(map[string]int, len(p.pod.Spec.Volumes))
+		for i, v := range p.pod.Spec.Volumes {
+			if _, twice := p.byVolume[v.Name]; !twice {
+				p.byVolume[v.Name] = i
+			}
+		}
+	}
+	i, ok := p.byVolume[name]
+	if !ok {
 		return nil
 	}
 	return &p.pod.Spec.Volumes[i]
+}
+
+// readOnly names the source of a volume that the pod has mounted for reading only, whatever
+// the mounts say.
+func readOnly(v *corev1.Volume) string {
+	yes := func(b *bool) bool { return b != nil && *b }
+	switch {
+	case v == nil:
+	case v.PersistentVolumeClaim != nil && v.PersistentVolumeClaim.ReadOnly:
+		return "persistentVolumeClaim"
+	case v.CSI != nil && yes(v.CSI.ReadOnly):
+		return "csi"
+	case v.NFS != nil && v.NFS.ReadOnly:
+		return "nfs"
+	case v.ISCSI != nil && v.ISCSI.ReadOnly:
+		return "iscsi"
+	case v.FC != nil && v.FC.ReadOnly:
+		return "fc"
+	case v.CephFS != nil && v.CephFS.ReadOnly:
+		return "cephfs"
+	case v.RBD != nil && v.RBD.ReadOnly:
+		return "rbd"
+	case v.Glusterfs != nil && v.Glusterfs.ReadOnly:
+		return "glusterfs"
+	case v.Cinder != nil && v.Cinder.ReadOnly:
+		return "cinder"
+	case v.FlexVolume != nil && v.FlexVolume.ReadOnly:
+		return "flexVolume"
+	case v.Quobyte != nil && v.Quobyte.ReadOnly:
+		return "quobyte"
+	case v.AzureDisk != nil && yes(v.AzureDisk.ReadOnly):
+		return "azureDisk"
+	case v.AzureFile != nil && v.AzureFile.ReadOnly:
+		return "azureFile"
+	case v.GCEPersistentDisk != nil && v.GCEPersistentDisk.ReadOnly:
+		return "gcePersistentDisk"
+	case v.AWSElasticBlockStore != nil && v.AWSElasticBlockStore.ReadOnly:
+		return "awsElasticBlockStore"
+	case v.PortworxVolume != nil && v.PortworxVolume.ReadOnly:
+		return "portworxVolume"
+	case v.ScaleIO != nil && v.ScaleIO.ReadOnly:
+		return "scaleIO"
+	case v.StorageOS != nil && v.StorageOS.ReadOnly:
+		return "storageos"
+	}
+	return ""
 }
 
 // notForLogs names the kind of a volume that an application cannot write logs to.
@@ -169,36 +231,35 @@ func (p *planner) hasSiblings(v *corev1.Volume) bool {
 }
 
 // writer names the entry that a read-only mount should have been.
-func (p *planner) writer(w *wanted, m corev1.VolumeMount) string {
+func (p *planner) writer(w *wanted, m corev1.VolumeMount) words {
 	const none = "name a path that the container can write"
-	if m.SubPathExpr != "" {
+	if m.SubPathExpr != "" || p.enough() {
 		return none
 	}
 	inVolume := path.Join("/", m.SubPath, strings.TrimPrefix(w.Pattern, mountPath(m)))
-	for _, s := range p.sources() {
-		for _, o := range s.VolumeMounts {
-			top := path.Join("/", o.SubPath)
-			if o.Name != m.Name || o.ReadOnly || o.SubPathExpr != "" || !contract.Covers(top, inVolume) {
-				continue
-			}
-			rest := strings.TrimPrefix(strings.TrimPrefix(inVolume, top), "/")
-			return fmt.Sprintf("container %s can: write %s", s.Name, contract.Entry{Container: s.Name, Pattern: path.Join(mountPath(o), rest)})
+	for _, o := range p.writings(m.Name) {
+		if contract.Covers(o.top, inVolume) {
+			rest := strings.TrimPrefix(strings.TrimPrefix(inVolume, o.top), "/")
+			return say("container %s can: write %s", o.source.Name, contract.Entry{Container: o.source.Name, Pattern: path.Join(o.at, rest)})
 		}
 	}
 	return none
 }
 
-// reaches says whether a glob may match something at or beneath dir.
-func reaches(pattern, dir string) bool {
-	want := strings.Split(strings.Trim(dir, "/"), "/")
-	parts := strings.Split(strings.Trim(pattern, "/"), "/")
-	for i, part := range parts {
-		if part == "**" || i == len(want) {
-			return true
-		}
-		if ok, err := path.Match(part, want[i]); err != nil || !ok {
+// reaches says whether a glob, of these components, may match something at or beneath dir.
+func reaches(parts []string, dir string) bool {
+	i := 0
+	for want := range strings.SplitSeq(strings.Trim(dir, "/"), "/") {
+		if i == len(parts) {
 			return false
 		}
+		if parts[i] == "**" {
+			return true
+		}
+		if ok, err := path.Match(parts[i], want); err != nil || !ok {
+			return false
+		}
+		i++
 	}
-	return len(parts) == len(want)
+	return true
 }

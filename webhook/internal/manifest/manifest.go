@@ -10,6 +10,7 @@ package manifest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 )
 
 // Stream is a sequence of documents.
@@ -54,6 +56,9 @@ type Pod struct {
 	// workload makes several pods at a time. It is nil for an object of a kind that is
 	// not Kubernetes' own, in which something like a pod has an annotation of ours.
 	Pod *corev1.Pod
+	// TooMuch is the decision about an annotated pod that exceeds the bounds of package
+	// inject, and whose Pod is therefore empty.
+	TooMuch *inject.Result
 	// Outer are the annotations of the workload itself.
 	Outer map[string]string
 
@@ -240,15 +245,31 @@ func (d *document) podsIn(object map[string]any, path, known string) ([]*Pod, er
 	if err != nil {
 		return nil, err
 	}
-	p.Pod = &corev1.Pod{}
-	if err := json.Unmarshal(encoded, p.Pod); err != nil {
+	if slices.ContainsFunc(slices.Collect(maps.Keys(annotations(inner))), func(k string) bool { return strings.HasPrefix(k, contract.Prefix) }) {
+		p.Pod, p.TooMuch, err = inject.Decode(encoded)
+	} else {
+		p.Pod = &corev1.Pod{}
+		err = json.Unmarshal(encoded, p.Pod)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", p.Object, wrongType(err, inner, where))
+	}
+	if p.Pod == nil {
+		p.Pod = &corev1.Pod{}
 	}
 	if p.Template {
 		p.Outer = annotations(object)
 		p.Pod.OwnerReferences = owner(kind, object)
 	}
 	return []*Pod{p}, nil
+}
+
+// Decide is what the webhook would decide about the pod.
+func (p *Pod) Decide(ctx context.Context, c inject.Config) inject.Result {
+	if p.TooMuch != nil {
+		return *p.TooMuch
+	}
+	return inject.Pod(ctx, p.Pod, c)
 }
 
 // hasPod says whether something in an object is like a pod and has an annotation of ours.
@@ -286,9 +307,10 @@ func owner(kind string, object map[string]any) []metav1.OwnerReference {
 	return []metav1.OwnerReference{{Kind: kind, Controller: &yes}}
 }
 
-func annotations(object map[string]any) map[string]string {
+func annotations(object any) map[string]string {
 	all := map[string]string{}
-	metadata, _ := object["metadata"].(map[string]any)
+	m, _ := object.(map[string]any)
+	metadata, _ := m["metadata"].(map[string]any)
 	values, _ := metadata["annotations"].(map[string]any)
 	for k, v := range values {
 		all[k], _ = v.(string)

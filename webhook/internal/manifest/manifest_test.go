@@ -48,7 +48,7 @@ func TestApply(t *testing.T) {
 			if err != nil || len(pods) != 1 {
 				t.Fatalf("seed %d, %s: %d pods, %v", seed, form, len(pods), err)
 			}
-			r := inject.Pod(pods[0].Pod, inject.Config{Image: "s"})
+			r := inject.Pod(t.Context(), pods[0].Pod, inject.Config{Image: "s"})
 			if err := pods[0].Apply(r.Operations); err != nil {
 				t.Fatalf("seed %d, %s: %v", seed, form, err)
 			}
@@ -95,7 +95,7 @@ func TestStyles(t *testing.T) {
 		if err != nil || len(pods) != 1 {
 			t.Fatalf("%s: %d pods, %v", name, len(pods), err)
 		}
-		r := inject.Pod(pods[0].Pod, inject.Config{Image: "s"})
+		r := inject.Pod(t.Context(), pods[0].Pod, inject.Config{Image: "s"})
 		if err := pods[0].Apply(r.Operations); err != nil || len(r.Operations) == 0 {
 			t.Fatalf("%s: %d operations, %v", name, len(r.Operations), err)
 		}

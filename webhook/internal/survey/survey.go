@@ -201,7 +201,11 @@ func (s *survey) workloads(ctx context.Context, kind schema.GroupVersionResource
 			return fmt.Errorf("read %s of namespace %s: %w", kind.Resource, object.GetNamespace(), err)
 		}
 		for _, p := range found {
-			findings := append(inject.Misplaced(p.Outer, p.Pod.Annotations), inject.Pod(p.Pod, s.Inject).Findings...)
+			result := p.Decide(ctx, s.Inject)
+			if result.Err != nil {
+				return result.Err
+			}
+			findings := append(inject.Misplaced(p.Outer, p.Pod.Annotations), result.Findings...)
 			s.find(object.GetNamespace(), p.Object, loud(findings)...)
 		}
 		return nil
@@ -242,7 +246,7 @@ func (s *survey) pods(ctx context.Context) {
 		if err := decode(object, &pod); err != nil {
 			return err
 		}
-		s.pod(&pod, s.leftOut(ctx, pod.Namespace))
+		s.pod(ctx, &pod, s.leftOut(ctx, pod.Namespace))
 		return nil
 	})
 	if err != nil {
@@ -251,8 +255,8 @@ func (s *survey) pods(ctx context.Context) {
 }
 
 // pod looks at one pod as the webhook would, were it made now.
-func (s *survey) pod(pod *corev1.Pod, leftOut bool) {
-	result := inject.Pod(pod, s.Inject)
+func (s *survey) pod(ctx context.Context, pod *corev1.Pod, leftOut bool) {
+	result := inject.Pod(ctx, pod, s.Inject)
 	findings := loud(result.Findings)
 	switch {
 	case result.LeftAlone == inject.Already:

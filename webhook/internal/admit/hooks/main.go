@@ -7,6 +7,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -57,9 +58,9 @@ func run() error {
 	mux := http.NewServeMux()
 	for path, decide := range map[string]admit.Decide{
 		"/works":  works,
-		"/panics": func(*corev1.Pod) inject.Result { panic("a defect") },
+		"/panics": func(context.Context, *corev1.Pod) inject.Result { panic("a defect") },
 		// Later than any timeout.
-		"/slow":      func(*corev1.Pod) inject.Result { select {} },
+		"/slow":      func(context.Context, *corev1.Pod) inject.Result { select {} },
 		"/foreign":   foreign,
 		"/openshift": openshift,
 	} {
@@ -77,13 +78,13 @@ func run() error {
 	return server.Serve(listener)
 }
 
-func works(pod *corev1.Pod) inject.Result {
-	return inject.Pod(pod, inject.Config{Version: "test", Image: "ghcr.io/log-bridge/log-bridge:test", Resources: inject.DefaultResources()})
+func works(ctx context.Context, pod *corev1.Pod) inject.Result {
+	return inject.Pod(ctx, pod, inject.Config{Version: "test", Image: "ghcr.io/log-bridge/log-bridge:test", Resources: inject.DefaultResources()})
 }
 
 // foreign puts a native sidecar and a container before all others, and a volume, an
 // annotation and a mount into each container, as meshes and secret injectors do.
-func foreign(pod *corev1.Pod) inject.Result {
+func foreign(_ context.Context, pod *corev1.Pod) inject.Result {
 	const name = "foreign"
 	if slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == name }) {
 		return inject.Result{LeftAlone: inject.Already}
@@ -118,7 +119,7 @@ func withMount(containers []corev1.Container, mount corev1.VolumeMount) []corev1
 }
 
 // openshift gives containers without a user one from the namespace's range.
-func openshift(pod *corev1.Pod) inject.Result {
+func openshift(_ context.Context, pod *corev1.Pod) inject.Result {
 	id := int64(1000680000)
 	var ops []jsonpatch.Operation
 	for list, containers := range map[string][]corev1.Container{"containers": pod.Spec.Containers, "initContainers": pod.Spec.InitContainers} {
