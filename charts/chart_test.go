@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,8 +20,10 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/yaml"
 
@@ -98,6 +101,8 @@ func objects(t *testing.T, rendered string) map[string]any {
 			object = &corev1.ServiceAccount{}
 		case "Secret":
 			object = &corev1.Secret{}
+		case "NetworkPolicy":
+			object = &networkingv1.NetworkPolicy{}
 		case "PodDisruptionBudget":
 			object = &policyv1.PodDisruptionBudget{}
 		case "Role":
@@ -181,14 +186,15 @@ func TestObjects(t *testing.T) {
 		"ValidatingAdmissionPolicyBinding/log-bridge-mistakes", "ValidatingAdmissionPolicyBinding/log-bridge-missing-sidecar",
 		"test Pod/log-bridge-test", "test ServiceAccount/log-bridge-test", "test Role/log-bridge-test", "test RoleBinding/log-bridge-test"}
 	for name, test := range map[string]struct{ sets, more []string }{
-		"self": {nil, []string{"ClusterRole/log-bridge", "ClusterRoleBinding/log-bridge", "Role/log-bridge", "RoleBinding/log-bridge", "Secret/log-bridge-webhook"}},
+		"self": {nil, []string{"ClusterRole/log-bridge", "ClusterRoleBinding/log-bridge", "Role/log-bridge", "RoleBinding/log-bridge", "Secret/log-bridge-webhook",
+			"ValidatingAdmissionPolicy/log-bridge-own-configuration", "ValidatingAdmissionPolicyBinding/log-bridge-own-configuration"}},
 		"cert-manager": {[]string{"certificates.mode=cert-manager"}, []string{"Certificate/log-bridge-webhook", "Certificate/log-bridge-webhook-ca",
 			"Issuer/log-bridge-webhook-ca", "Issuer/log-bridge-webhook-selfsigned"}},
 		"cert-manager, own issuer": {[]string{"certificates.mode=cert-manager", "certificates.certManager.issuerName=corporate", "certificates.certManager.issuerKind=ClusterIssuer"},
 			[]string{"Certificate/log-bridge-webhook"}},
 		"everything optional": {[]string{"certificates.mode=cert-manager", "certificates.certManager.issuerName=corporate", "prePull.enabled=true", "monitoring.serviceMonitor.enabled=true",
-			"monitoring.prometheusRule.enabled=true", "monitoring.dashboard.enabled=true"},
-			[]string{"Certificate/log-bridge-webhook", "DaemonSet/log-bridge-pre-pull", "ServiceMonitor/log-bridge", "PrometheusRule/log-bridge", "ConfigMap/log-bridge-dashboard"}},
+			"monitoring.prometheusRule.enabled=true", "monitoring.dashboard.enabled=true", "networkPolicy.enabled=true", "networkPolicy.from[0].ipBlock.cidr=10.0.0.0/28", "webhook.clientCA=PEM"},
+			[]string{"NetworkPolicy/log-bridge", "ConfigMap/log-bridge-client-ca", "Certificate/log-bridge-webhook", "DaemonSet/log-bridge-pre-pull", "ServiceMonitor/log-bridge", "PrometheusRule/log-bridge", "ConfigMap/log-bridge-dashboard"}},
 		"provided": {[]string{"certificates.mode=provided", "certificates.provided.secretName=mine", "certificates.provided.caBundle=PEM"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -326,13 +332,18 @@ func TestArguments(t *testing.T) {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	help := func(args []string) string {
-		out, err := exec.Command(program, append(slices.Clone(args), "--help")...).CombinedOutput()
+		args = append(slices.Clone(args), "--help")
+		for i, arg := range args {
+			// The kubelet puts it in.
+			args[i] = strings.ReplaceAll(arg, "$(MEMORY_LIMIT)", "134217728")
+		}
+		out, err := exec.Command(program, args...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("log-bridge-webhook %q: %v\n%s", args, err, out)
 		}
 		return string(out)
 	}
-	for _, sets := range [][]string{nil, {"certificates.mode=cert-manager"}, {"sidecar.resources.limits=null", "image.pullPolicy="}, {"sidecar.stats=1m"}} {
+	for _, sets := range [][]string{nil, {"certificates.mode=cert-manager"}, {"sidecar.resources.limits=null", "image.pullPolicy="}, {"sidecar.stats=1m"}, {"webhook.http2=true", "webhook.clientCA=PEM", "webhook.clientNames={a,b}"}} {
 		help(get[appsv1.Deployment](t, render(t, sets...), "Deployment/log-bridge").Spec.Template.Spec.Containers[0].Args)
 	}
 	help(get[corev1.Pod](t, render(t), "test Pod/log-bridge-test").Spec.Containers[0].Args)
@@ -425,6 +436,8 @@ func TestRefused(t *testing.T) {
 		"monitoring.dashboard.enabled=true,webhook.metricsPort=0":       "monitoring.dashboard.enabled is true, but webhook.metricsPort is 0",
 		"monitoring.serviceMonitor.enabled=true,webhook.metricsPort=0":  "monitoring.serviceMonitor.enabled is true, but webhook.metricsPort is 0",
 		"serviceAccount.create=false":                                   "set serviceAccount.name",
+		"webhook.clientNames={apiserver}":                               "webhook.clientNames is set without webhook.clientCA",
+		"networkPolicy.enabled=true":                                    "name the API servers in networkPolicy.from",
 	} {
 		t.Run(set, func(t *testing.T) {
 			if _, err := template(t, set); err == nil || !strings.Contains(err.Error(), want) {
@@ -459,17 +472,105 @@ func TestSelectors(t *testing.T) {
 	}
 }
 
-// helm test may create pods in the namespace of the release, for as long as it runs, and
+// helm test may create pods in the namespace that it tries, for as long as it runs, and
 // nothing else. A namespace that is left out has none: the test could only fail there.
 func TestHelmTest(t *testing.T) {
 	all := render(t)
-	if have := fmt.Sprint(get[rbacv1.Role](t, all, "test Role/log-bridge-test").Rules); have != "[{[create] [] [pods] [] []}]" {
-		t.Errorf("rules: %s", have)
+	role := get[rbacv1.Role](t, all, "test Role/log-bridge-test")
+	if have := fmt.Sprint(role.Rules); have != "[{[create] [] [pods] [] []}]" || role.Namespace != "default" {
+		t.Errorf("namespace %s, rules: %s", role.Namespace, have)
 	}
-	for name := range render(t, "webhook.excludedNamespaces={kube-system,logging}") {
-		if strings.HasPrefix(name, "test ") {
-			t.Errorf("%s is rendered, though the namespace is left out", name)
+	for _, sets := range []string{"webhook.excludedNamespaces={kube-system,default}", "helmTest.namespace=logging", "helmTest.namespace="} {
+		for name := range render(t, sets) {
+			if strings.HasPrefix(name, "test ") {
+				t.Errorf("%s: %s is rendered, though the namespace is left out", sets, name)
+			}
 		}
+	}
+	get[rbacv1.Role](t, render(t, "helmTest.namespace=logging", "webhook.excludeOwnNamespace=false"), "test Role/log-bridge-test")
+}
+
+// The namespaces that are left out, by the webhook and by the policies alike.
+func TestNamespaces(t *testing.T) {
+	for sets, want := range map[string]string{
+		"enabled=true": "kube-system logging",
+		"webhook.excludedNamespaces={kube-system,logging}":                  "kube-system logging",
+		"webhook.excludeOwnNamespace=false":                                 "kube-system",
+		"webhook.excludedNamespaces=null,webhook.excludeOwnNamespace=false": "",
+	} {
+		all := render(t, sets)
+		selectors := []*metav1.LabelSelector{get[admissionv1.MutatingWebhookConfiguration](t, all, "MutatingWebhookConfiguration/log-bridge").Webhooks[0].NamespaceSelector}
+		for _, policy := range []string{"mistakes", "missing-sidecar"} {
+			selectors = append(selectors, get[admissionv1.ValidatingAdmissionPolicy](t, all, "ValidatingAdmissionPolicy/log-bridge-"+policy).Spec.MatchConstraints.NamespaceSelector)
+		}
+		for _, s := range selectors {
+			have := ""
+			for _, e := range s.MatchExpressions {
+				if e.Key == "kubernetes.io/metadata.name" {
+					have = strings.Join(e.Values, " ")
+				}
+			}
+			if have != want {
+				t.Errorf("%s: left out are %q, want %q", sets, have, want)
+			}
+		}
+	}
+}
+
+// The policy compares every field that a webhook configuration has, but for the caBundle: a field that
+// Kubernetes adds one day must be added to it.
+func TestPolicyComparesAllFields(t *testing.T) {
+	policy := get[admissionv1.ValidatingAdmissionPolicy](t, render(t, "serviceAccount.name=own"), "ValidatingAdmissionPolicy/log-bridge-own-configuration")
+	text := policy.Spec.Validations[0].Expression
+	fields := func(of any, prefix string) {
+		kind := reflect.TypeOf(of)
+		for i := range kind.NumField() {
+			name, _, _ := strings.Cut(kind.Field(i).Tag.Get("json"), ",")
+			if name == "clientConfig" || name == "caBundle" {
+				continue
+			}
+			if !strings.Contains(text, "w."+prefix+name+" == o."+prefix+name) && !strings.Contains(text, "w."+prefix+"?"+name+" == o."+prefix+"?"+name) {
+				t.Errorf("%s%s is not compared", prefix, name)
+			}
+		}
+	}
+	fields(admissionv1.MutatingWebhook{}, "")
+	fields(admissionv1.WebhookClientConfig{}, "clientConfig.")
+	if want := "request.userInfo.username == 'system:serviceaccount:logging:own'"; policy.Spec.MatchConditions[0].Expression != want {
+		t.Errorf("it is about %s, want %s", policy.Spec.MatchConditions[0].Expression, want)
+	}
+	for name := range render(t, "certificates.mode=cert-manager") {
+		if strings.HasSuffix(name, "own-configuration") {
+			t.Errorf("%s is rendered, though the account may change nothing", name)
+		}
+	}
+}
+
+// The NetworkPolicy lets in who is named, and the probes; where the webhook asks nobody, it lets nothing out.
+func TestNetworkPolicy(t *testing.T) {
+	policy := func(sets ...string) networkingv1.NetworkPolicySpec {
+		return get[networkingv1.NetworkPolicy](t, render(t, append(sets, "networkPolicy.enabled=true", "networkPolicy.from[0].ipBlock.cidr=10.0.0.0/28")...), "NetworkPolicy/log-bridge").Spec
+	}
+	ports := func(spec networkingv1.NetworkPolicySpec) string {
+		var all []string
+		for _, rule := range spec.Ingress {
+			all = append(all, fmt.Sprint(rule.Ports[0].Port.String(), " ", len(rule.From)))
+		}
+		return strings.Join(all, ", ")
+	}
+	self := policy()
+	if have := ports(self); have != "webhook 1, health 0" || len(self.PolicyTypes) != 1 {
+		t.Errorf("in: %s; types %v", have, self.PolicyTypes)
+	}
+	if self.PodSelector.MatchLabels["app.kubernetes.io/component"] != "webhook" {
+		t.Errorf("it is for %v", self.PodSelector)
+	}
+	more := policy("networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus", "networkPolicy.to[0].ipBlock.cidr=10.96.0.1/32")
+	if have := ports(more); have != "webhook 1, health 0, metrics 1" || len(more.PolicyTypes) != 2 || len(more.Egress) != 1 {
+		t.Errorf("in: %s; types %v; out: %v", have, more.PolicyTypes, more.Egress)
+	}
+	if given := policy("certificates.mode=cert-manager"); len(given.PolicyTypes) != 2 || len(given.Egress) != 0 {
+		t.Errorf("types %v; out: %v", given.PolicyTypes, given.Egress)
 	}
 }
 

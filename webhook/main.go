@@ -62,9 +62,7 @@ const (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
 // errMistakes is returned after the mistakes were written.
@@ -78,6 +76,12 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	var err error
 	switch command {
 	case "serve":
+		// Only serve has something to finish. A signal ends the others as it ends any
+		// program, whatever they read or compute; the second one ends serve so, too.
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
+		context.AfterFunc(ctx, stop)
+		defer stop()
 		err = serve(ctx, args, stdout, stderr)
 	case "inject":
 		err = injectCommand(ctx, args, stdin, stdout, stderr)

@@ -15,10 +15,18 @@ func TestMain(m *testing.M) {
 	program := func() {
 		os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 	}
-	testscript.Main(m, map[string]func(){"log-bridge-webhook": program, "kubectl-log_bridge": program})
+	testscript.Main(cleaning{m}, map[string]func(){"log-bridge-webhook": program, "kubectl-log_bridge": program})
 }
 
 // TestScripts drives the program as a person would.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata", UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true})
+}
+
+// cleaning removes the built program after the tests.
+type cleaning struct{ *testing.M }
+
+func (c cleaning) Run() int {
+	defer func() { os.RemoveAll(builtIn) }()
+	return c.M.Run()
 }

@@ -3,14 +3,18 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
+	"math"
 	"net/http"
-	"strconv"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -28,6 +32,7 @@ import (
 	"github.com/log-bridge/log-bridge/webhook/internal/admit"
 	"github.com/log-bridge/log-bridge/webhook/internal/certs"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
+	"github.com/log-bridge/log-bridge/webhook/internal/server"
 )
 
 // options are the flags of serve.
@@ -36,6 +41,14 @@ type options struct {
 
 	port, healthPort, metricsPort int
 	stay                          time.Duration
+
+	memory      resource.Quantity
+	timeout     time.Duration
+	connections int
+	http2       bool
+
+	clientCA    string
+	clientNames string
 
 	certDir               string
 	secret, configuration string
@@ -48,6 +61,13 @@ func serveFlags(o *options) *flag.FlagSet {
 	fs.IntVar(&o.healthPort, "health-port", 8081, "TCP `port` of /healthz and /readyz")
 	fs.IntVar(&o.metricsPort, "metrics-port", 8080, "TCP `port` of /metrics; 0 turns them off")
 	fs.DurationVar(&o.stay, "shutdown-delay", 10*time.Second, "how long to go on serving after SIGTERM, while /readyz already says no")
+
+	quantity(fs, &o.memory, "memory", "what the container may use; the Go runtime keeps to nine tenths of it, and reviews in memory to a sixteenth")
+	fs.DurationVar(&o.timeout, "review-timeout", 10*time.Second, "how long a review may take, body and answer included; the webhook's timeoutSeconds, since nobody listens after it")
+	fs.IntVar(&o.connections, "connections", 250, "how many `CONNECTIONS` to the webhook's port may be open at once")
+	fs.BoolVar(&o.http2, "http2", false, "allow HTTP/2, which API servers do not use for webhooks")
+	fs.StringVar(&o.clientCA, "client-ca", "", "`FILE` with the authorities, PEM, that sign the API servers' client certificates; without it, whoever reaches the port may ask")
+	fs.StringVar(&o.clientNames, "client-names", "", "common `NAMES` that a client certificate may have, separated by commas (default: any)")
 
 	fs.StringVar(&o.certDir, "cert-dir", "", "`DIR` with tls.crt and tls.key; without it, certificates are made and rotated in process")
 	fs.StringVar(&o.secret, "cert-secret", "log-bridge-webhook", "`NAME` of the Secret for self-made authorities")
@@ -122,10 +142,19 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err := parse(serveFlags(&o), args, stdout); err != nil {
 		return err
 	}
+	switch {
+	case o.timeout < time.Second:
+		return fmt.Errorf("serve: --review-timeout %v is less than 1s; write the webhook's timeoutSeconds, such as 5s", o.timeout)
+	case o.connections < 1:
+		return fmt.Errorf("serve: --connections %d: nobody could ask; write 1 or more", o.connections)
+	case o.clientNames != "" && o.clientCA == "":
+		return errors.New("serve: --client-names is set without --client-ca, so no client certificate would be asked for; write both")
+	}
 	log := slog.New(slog.NewJSONHandler(stderr, nil))
 	ctrllog.SetLogger(logr.FromSlogHandler(log.Handler()))
 	// What net/http has to say goes by the standard logger.
 	slog.SetDefault(log)
+	o.obey()
 	certificates, err := o.certificates(log)
 	if err != nil {
 		return err
@@ -167,24 +196,31 @@ func (o *options) serve(ctx context.Context, certificates certificates, log *slo
 		}
 		return float64(c.Leaf.NotAfter.Unix())
 	}))
-	server := webhook.NewServer(webhook.Options{Port: o.port, TLSOpts: []func(*tls.Config){func(c *tls.Config) {
-		c.MinVersion = tls.VersionTLS12
-		c.GetCertificate = certificates.GetCertificate
-	}}})
-	server.Register(admit.Path, admit.Handler(func(ctx context.Context, pod *corev1.Pod) inject.Result { return inject.Pod(ctx, pod, o.inject) }, log, count))
+	turnedAway := server.TurnedAway()
+	own.MustRegister(turnedAway)
+	// Of controller-runtime's server, only what counts and times the requests.
+	hooks := webhook.NewServer(webhook.Options{})
+	hooks.Register(admit.Path, admit.Handler(func(ctx context.Context, pod *corev1.Pod) inject.Result { return inject.Pod(ctx, pod, o.inject) }, log, count))
+	mux := http.NewServeMux()
+	mux.Handle("POST "+admit.Path, server.NewReviews(hooks.WebhookMux(), o.room(), o.timeout, turnedAway))
+	encryption, err := o.tls(certificates)
+	if err != nil {
+		return err
+	}
+	hook := server.New(server.Options{Name: "webhook", Port: o.port, Handler: mux, TLS: encryption, HTTP2: o.http2, Connections: o.connections, Timeout: o.timeout, Log: log})
 
 	// life ends after the delay, or at once when a part fails.
 	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer end(nil)
 	parts := []func(context.Context) error{
 		certificates.Run,
-		server.Start,
-		plain("health", o.healthPort, health(ctx, server, certificates)),
+		hook.Run,
+		plain("health", o.healthPort, health(ctx, hook, certificates), log),
 	}
 	if o.metricsPort != 0 {
 		mux := http.NewServeMux()
-		mux.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{own, metrics.Registry}, promhttp.HandlerOpts{}))
-		parts = append(parts, plain("metrics", o.metricsPort, mux))
+		mux.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{own, metrics.Registry}, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+		parts = append(parts, plain("metrics", o.metricsPort, mux, log))
 	}
 	done := make(chan error)
 	for _, part := range parts {
@@ -216,16 +252,57 @@ func (o *options) serve(ctx context.Context, certificates certificates, log *slo
 	return errors.Join(errs...)
 }
 
+// obey makes the Go runtime keep to the container's memory, unless GOMEMLIMIT has done so.
+func (o *options) obey() {
+	if !o.memory.IsZero() && debug.SetMemoryLimit(-1) == math.MaxInt64 {
+		// The rest is for what the runtime does not count: sockets, the program's own pages.
+		debug.SetMemoryLimit(o.memory.Value() / 10 * 9)
+	}
+}
+
+// room is how many bytes of reviews may be in memory at once. To decide one takes several
+// times its size.
+func (o *options) room() int64 {
+	return min(o.memory.Value()/16, 64<<20)
+}
+
+// tls is how the webhook shows who it is, and asks who calls, if it is told to.
+func (o *options) tls(certificates certificates) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificates.GetCertificate}
+	if o.clientCA == "" {
+		return config, nil
+	}
+	text, err := os.ReadFile(o.clientCA)
+	if err != nil {
+		return nil, fmt.Errorf("serve: --client-ca: %w", err)
+	}
+	config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+	if !config.ClientCAs.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("serve: --client-ca: %s holds no certificate; write one or more as PEM", o.clientCA)
+	}
+	if o.clientNames == "" {
+		return config, nil
+	}
+	names := strings.Split(o.clientNames, ",")
+	// Also for a session that is resumed, unlike VerifyPeerCertificate.
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		if name := state.PeerCertificates[0].Subject.CommonName; !slices.Contains(names, name) {
+			return fmt.Errorf("a client with the certificate of %q, which is none of %s", name, o.clientNames)
+		}
+		return nil
+	}
+	return config, nil
+}
+
 // health answers the kubelet. Ready is: certificates are in order, the server
 // accepts calls, and nobody told us to end.
-func health(ctx context.Context, server webhook.Server, certificates certificates) http.Handler {
-	started := server.StartedChecker()
+func health(ctx context.Context, hook *server.Server, certificates certificates) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
 		err := certificates.Ready()
 		if err == nil {
-			err = started(r)
+			err = hook.Listening()
 		}
 		if ctx.Err() != nil {
 			err = errors.New("told to end")
@@ -239,19 +316,7 @@ func health(ctx context.Context, server webhook.Server, certificates certificate
 	return mux
 }
 
-// plain serves HTTP without TLS until its context is done.
-func plain(what string, port int, handler http.Handler) func(context.Context) error {
-	return func(ctx context.Context) error {
-		listener, err := net.Listen("tcp", ":"+strconv.Itoa(port))
-		if err != nil {
-			return fmt.Errorf("%s: %w", what, err)
-		}
-		server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
-		stop := context.AfterFunc(ctx, func() { server.Close() })
-		defer stop()
-		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			return fmt.Errorf("%s: %w", what, err)
-		}
-		return nil
-	}
+// plain serves HTTP without TLS, for a few callers at once.
+func plain(what string, port int, handler http.Handler, log *slog.Logger) func(context.Context) error {
+	return server.New(server.Options{Name: what, Port: port, Handler: handler, Connections: 32, Timeout: 10 * time.Second, Log: log}).Run
 }

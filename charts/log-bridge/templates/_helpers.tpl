@@ -83,11 +83,24 @@ change of the mode deletes nothing that the other has made.
 {{- end -}}
 {{- end -}}
 
+{{/* The namespaces that are left out by name, as JSON. */}}
+{{- define "log-bridge.excludedNamespaces" -}}
+{{- $own := ternary (list .Release.Namespace) list .Values.webhook.excludeOwnNamespace -}}
+{{- concat .Values.webhook.excludedNamespaces $own | uniq | toJson -}}
+{{- end -}}
+
+{{/* Whether there is a helm test: in a namespace that is left out it could only fail. */}}
+{{- define "log-bridge.helmTest" -}}
+{{- with .Values.helmTest.namespace -}}
+{{- if not (has . (include "log-bridge.excludedNamespaces" $ | fromJsonArray)) -}}true{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Which namespaces are served. */}}
 {{- define "log-bridge.namespaceSelector" -}}
 namespaceSelector:
   matchExpressions:
-    {{- with .Values.webhook.excludedNamespaces }}
+    {{- with include "log-bridge.excludedNamespaces" . | fromJsonArray }}
     - key: kubernetes.io/metadata.name
       operator: NotIn
       values: {{ toJson . }}
@@ -128,6 +141,12 @@ namespaceSelector:
 {{- if ne (len $ports) (len (uniq $ports)) -}}
 {{- fail (printf "webhook.port, webhook.healthPort and webhook.metricsPort must differ; they are %s" ($ports | join ", ")) -}}
 {{- end -}}
+{{- end -}}
+{{- if and .Values.webhook.clientNames (not .Values.webhook.clientCA) -}}
+{{- fail "webhook.clientNames is set without webhook.clientCA, so no client certificate would be asked for; set webhook.clientCA" -}}
+{{- end -}}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.from) -}}
+{{- fail "networkPolicy.enabled is true, but networkPolicy.from is empty, so nobody could call the webhook; name the API servers in networkPolicy.from" -}}
 {{- end -}}
 {{- if and .Values.prePull.enabled (eq .Values.image.pullPolicy "Always") -}}
 {{- fail "prePull.enabled is true, but with image.pullPolicy Always each pod asks the registry anyway; set image.pullPolicy to IfNotPresent, or prePull.enabled to false" -}}

@@ -19,6 +19,12 @@
 // in front of it. Old ones stay in the Secret and in the caBundle, where an expired
 // one does no harm, until newer ones push them out: dropping them by the clock
 // would let a replica whose clock is wrong take away what the others serve with.
+// What the Secret has no longer leaves the caBundle a minute later, and so does a certificate
+// that merely has the name of our authorities.
+//
+// A person who annotates the Secret with RevokeAnnotation gets a new authority in place of
+// all that are there. The old ones are trusted for that minute, in which each replica comes
+// to sign by the new one, so that no call fails.
 //
 // A deleted Secret cannot be made again, since no permission to create is asked
 // for. The replicas then go on with what they hold in memory and say so. A
@@ -121,6 +127,12 @@ type Manager struct {
 	serving *certificate
 	// trouble is what went wrong in the last round.
 	trouble error
+
+	// Of the rounds alone, which run one after the other: since when each certificate is
+	// known, by its bytes, that has our name and is in the caBundle but not in the Secret;
+	// and since when there are revoked ones in the Secret.
+	strays       map[string]time.Time
+	revokedSince time.Time
 }
 
 // New makes a Manager. It does nothing before Run.

@@ -405,6 +405,148 @@ func TestDeletedSecret(t *testing.T) {
 	}
 }
 
+// annotate asks for new authorities, as a person does with kubectl.
+func (c *cluster) annotate() {
+	c.t.Helper()
+	s := c.secret()
+	s.Annotations = map[string]string{RevokeAnnotation: "all", "mine": "stays"}
+	if err := c.Client.Update(c.t.Context(), s); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// An authority that leaked is revoked: a minute later nothing that it signed is accepted, it does not
+// come back from any replica's memory, and at no moment did a call fail.
+func TestRevoke(t *testing.T) {
+	c := newCluster(t)
+	a, b := c.replica(start), c.replica(start)
+	a.rounds(3)
+	b.rounds(3)
+	leaked := a.known[0]
+	forged, err := leaked.issue([]string{dnsName}, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := func() bool {
+		_, err := forged.Leaf.Verify(x509.VerifyOptions{Roots: c.bundle(), DNSName: dnsName, CurrentTime: start})
+		return err == nil
+	}
+	if !accepted() {
+		t.Fatal("what the authority signs is not accepted even before it is revoked")
+	}
+	c.annotate()
+	// As in a cluster: each replica has a round in every interval, one later than the other.
+	for range 3 * overlap / interval {
+		a.time, b.time = a.time.Add(interval), b.time.Add(interval)
+		for _, r := range []*replica{b, a} {
+			r.rounds(1)
+			a.trustedNow("a, while the authority is replaced")
+			b.trustedNow("b, while the authority is replaced")
+		}
+	}
+	if accepted() {
+		t.Error("what the revoked authority signed is still accepted")
+	}
+	if certs := decodeCerts(c.configuration().Webhooks[0].ClientConfig.CABundle); len(certs) != 1 || certs[0].Equal(leaked.cert) {
+		t.Errorf("%d certificates in the caBundle, want the new authority's alone", len(certs))
+	}
+	s := c.secret()
+	if list := decode(s.Data[certsKey], s.Data[keysKey]); len(list) != 1 || list[0].is(leaked) || s.Data[revokedKey] != nil {
+		t.Errorf("the Secret holds %d authorities and the revoked ones %q", len(list), s.Data[revokedKey])
+	}
+	if _, still := s.Annotations[RevokeAnnotation]; still || s.Annotations["mine"] == "" {
+		t.Errorf("annotations %v: want the request gone and others kept", s.Annotations)
+	}
+
+	s.Data = nil
+	if err := c.Client.Update(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 * overlap / interval {
+		a.time, b.time = a.time.Add(interval), b.time.Add(interval)
+		b.rounds(1)
+		a.rounds(1)
+	}
+	a.trustedNow("after the Secret was emptied")
+	if accepted() {
+		t.Error("the revoked authority came back from memory")
+	}
+}
+
+// A replica that starts while an authority is being replaced never serves with the revoked one.
+func TestRevokeAndStart(t *testing.T) {
+	c := newCluster(t)
+	a := c.replica(start)
+	a.rounds(3)
+	leaked := a.known[0]
+	c.annotate()
+	a.rounds(1)
+	b := c.replica(start)
+	b.rounds(3)
+	b.trustedNow("one that started in between")
+	if b.serving.by.is(leaked) {
+		t.Error("it serves with the revoked authority")
+	}
+}
+
+// A certificate in the caBundle that has the name of our authorities, and is in no Secret, is gone a
+// minute later; nothing is written for it before or after.
+func TestForeignByOurName(t *testing.T) {
+	c := newCluster(t)
+	r := c.replica(start)
+	r.rounds(3)
+	foreign, err := newAuthority(start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted := func() bool {
+		return slices.ContainsFunc(decodeCerts(c.configuration().Webhooks[0].ClientConfig.CABundle), foreign.cert.Equal)
+	}
+	c.setBundle(append(slices.Clone(c.configuration().Webhooks[0].ClientConfig.CABundle), encodeCerts([]*x509.Certificate{foreign.cert})...))
+	version := c.configuration().ResourceVersion
+	r.rounds(1)
+	r.time = r.time.Add(overlap - time.Second)
+	r.rounds(2)
+	if !trusted() || c.configuration().ResourceVersion != version {
+		t.Error("it is gone at once; it might be of a replica that made it while there was no Secret")
+	}
+	r.time = r.time.Add(time.Second)
+	r.rounds(1)
+	if trusted() {
+		t.Error("it is still trusted after the overlap")
+	}
+	version = c.configuration().ResourceVersion
+	r.rounds(3)
+	if c.configuration().ResourceVersion != version {
+		t.Error("the configuration is written again and again")
+	}
+	r.trustedNow("afterwards")
+}
+
+// Two replicas without a Secret do not overwrite each other's order for ever.
+func TestNoSecretNoQuarrel(t *testing.T) {
+	c := newCluster(t)
+	if err := c.Client.Delete(t.Context(), emptySecret()); err != nil {
+		t.Fatal(err)
+	}
+	a, b := c.replica(start), c.replica(start)
+	for range 3 {
+		_ = a.round(t.Context())
+		_ = b.round(t.Context())
+	}
+	version := c.configuration().ResourceVersion
+	for range 10 {
+		a.time, b.time = a.time.Add(interval), b.time.Add(interval)
+		_ = a.round(t.Context())
+		_ = b.round(t.Context())
+		a.trustedNow("a")
+		b.trustedNow("b")
+	}
+	if c.configuration().ResourceVersion != version {
+		t.Error("they go on writing the caBundle")
+	}
+}
+
 func TestOverwrittenBundle(t *testing.T) {
 	foreign := foreignCA(t)
 	for name, bundle := range map[string][]byte{"emptied": nil, "foreign": foreign} {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -20,7 +21,14 @@ import (
 const (
 	certsKey = "ca.crt"
 	keysKey  = "ca.key"
+	// revokedKey has the certificates of authorities that were revoked just now, without
+	// their keys. They are trusted until every replica has had time to sign by another.
+	revokedKey = "revoked.crt"
 )
+
+// RevokeAnnotation on the Secret, with whatever value, asks for new authorities in place
+// of all that are there. A replica takes it away when it has done so.
+const RevokeAnnotation = "log-bridge.dev/revoke"
 
 // How many authorities are kept. A year makes one; more come only from clocks
 // that disagree and from replicas that start while the Secret is missing.
@@ -28,6 +36,10 @@ const (
 	keptInSecret = 4
 	keptInBundle = 8
 )
+
+// overlap is how long an authority stays in the caBundle once the Secret has it no longer:
+// time for each replica to read the Secret, see the successor twice, and sign by it.
+const overlap = 4 * interval
 
 // fieldOwner is our name in the managed fields of the two objects.
 const fieldOwner = client.FieldOwner("log-bridge-webhook")
@@ -71,7 +83,7 @@ func (m *Manager) round(ctx context.Context) error {
 // mend returns the certificates that stood in the caBundle of every webhook before
 // it wrote there, or nil if it could not read that.
 func (m *Manager) mend(ctx context.Context) (stands []*x509.Certificate, err error) {
-	known, stored, err := m.authorities(ctx)
+	known, revoked, stored, err := m.authorities(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -86,10 +98,8 @@ func (m *Manager) mend(ctx context.Context) (stands []*x509.Certificate, err err
 	m.mu.Lock()
 	m.known = known
 	m.mu.Unlock()
-	if slices.ContainsFunc(known, func(a authority) bool { return !slices.ContainsFunc(stands, a.cert.Equal) }) {
-		if err := m.publish(ctx, &conf, known); err != nil {
-			return stands, err
-		}
+	if err := m.publish(ctx, &conf, m.bundle(conf.Webhooks, certsOf(known), revoked, stored)); err != nil {
+		return stands, err
 	}
 	if !stored {
 		return stands, fmt.Errorf("secret %s is gone, so the authority is in memory only and a new replica must make its own; restore it with helm upgrade", m.Secret)
@@ -107,66 +117,114 @@ func inAll(webhooks []admissionv1.MutatingWebhook) []*x509.Certificate {
 	return in
 }
 
+// bundle is what the caBundle has to hold: the authorities of the Secret, those that were
+// revoked just now, and for the overlap those of ours that the Secret does not have: a
+// replica may serve by one that it made while there was no Secret. As long as there is
+// none, nobody can tell these from others that merely have the name, and they stay.
+func (m *Manager) bundle(webhooks []admissionv1.MutatingWebhook, known, revoked []*x509.Certificate, stored bool) []*x509.Certificate {
+	bundle := slices.Concat(known, revoked)
+	strays := map[string]time.Time{}
+	for _, w := range webhooks {
+		for _, c := range decodeCerts(w.ClientConfig.CABundle) {
+			if c.Subject.CommonName != authorityName || slices.ContainsFunc(bundle, c.Equal) {
+				continue
+			}
+			since, seen := m.strays[string(c.Raw)]
+			if !seen || !stored {
+				since = m.Now()
+			}
+			strays[string(c.Raw)] = since
+			if age := m.Now().Sub(since); age < overlap {
+				bundle = append(bundle, c)
+			}
+		}
+	}
+	m.strays = strays
+	return bundle[:min(len(bundle), keptInBundle)]
+}
+
 // authorities reads the Secret and puts there what is missing: at least one
 // authority with enough life ahead. Without a Secret it answers with what is in
-// memory, or with a new one, and stored is false.
-func (m *Manager) authorities(ctx context.Context) (list []authority, stored bool, err error) {
+// memory, or with a new one, and stored is false. revoked are those that are to be
+// trusted for a moment longer.
+func (m *Manager) authorities(ctx context.Context) (list []authority, revoked []*x509.Certificate, stored bool, err error) {
 	var secret corev1.Secret
 	err = m.API.Get(ctx, m.Secret, &secret)
 	if stored = err == nil; err != nil && !apierrors.IsNotFound(err) {
-		return nil, false, fmt.Errorf("read Secret %s: %w", m.Secret, err)
+		return nil, nil, false, fmt.Errorf("read Secret %s: %w", m.Secret, err)
 	}
 	list = decode(secret.Data[certsKey], secret.Data[keysKey])
+	revoked = decodeCerts(secret.Data[revokedKey])
 	complete := len(list) > 0
 	if !complete {
-		list = m.known
+		// Nor from memory comes what was revoked while this replica did not look.
+		list = slices.DeleteFunc(slices.Clone(m.known), func(a authority) bool { return slices.ContainsFunc(revoked, a.cert.Equal) })
 	}
 	now := m.Now()
+	_, revoke := secret.Annotations[RevokeAnnotation]
+	if revoke {
+		// What a replica made while there was no Secret is in no list: all in the caBundle
+		// that has our name goes, after the overlap, as a stray.
+		revoked, list = certsOf(list), nil
+		delete(secret.Annotations, RevokeAnnotation)
+	}
 	if !slices.ContainsFunc(list, func(a authority) bool { return fresh(a.cert, now) }) {
 		a, err := newAuthority(now)
 		if err != nil {
-			return nil, false, err
+			return nil, nil, false, err
 		}
 		complete = false
 		list = append([]authority{a}, list...)
 		list = list[:min(len(list), keptInSecret)]
 	}
+	if len(revoked) == 0 {
+		m.revokedSince = time.Time{}
+	} else if m.revokedSince.IsZero() || revoke {
+		m.revokedSince = now
+	} else if now.Sub(m.revokedSince) >= overlap {
+		revoked, complete = nil, false
+	}
 	if complete || !stored {
-		return list, stored, nil
+		return list, revoked, stored, nil
 	}
 	keys, err := encodeKeys(list)
 	if err != nil {
-		return nil, false, err
+		return nil, nil, false, err
 	}
 	if secret.Data == nil {
 		secret.Data = map[string][]byte{}
 	}
 	secret.Data[certsKey], secret.Data[keysKey] = encodeCerts(certsOf(list)), keys
-	if err := m.API.Update(ctx, &secret, fieldOwner); err != nil {
-		return nil, false, fmt.Errorf("fill Secret %s: %w", m.Secret, err)
+	delete(secret.Data, revokedKey)
+	if len(revoked) > 0 {
+		secret.Data[revokedKey] = encodeCerts(revoked)
 	}
-	m.Log.Info("certificate authorities stored", "secret", m.Secret.String(), "authorities", len(list), "notAfter", list[0].cert.NotAfter)
-	return list, true, nil
+	if err := m.API.Update(ctx, &secret, fieldOwner); err != nil {
+		return nil, nil, false, fmt.Errorf("fill Secret %s: %w", m.Secret, err)
+	}
+	m.Log.Info("certificate authorities stored", "secret", m.Secret.String(), "authorities", len(list), "notAfter", list[0].cert.NotAfter, "revoked", len(revoked))
+	return list, revoked, true, nil
 }
 
-// publish puts the authorities into the caBundle of every webhook. Those of ours that
-// stand there stay behind them: another replica may serve with one that we have
-// not heard of. Foreign ones go.
-func (m *Manager) publish(ctx context.Context, conf *admissionv1.MutatingWebhookConfiguration, known []authority) error {
+// publish puts a bundle into the caBundle of every webhook, unless it is there.
+func (m *Manager) publish(ctx context.Context, conf *admissionv1.MutatingWebhookConfiguration, bundle []*x509.Certificate) error {
 	type hook struct {
 		Name         string         `json:"name"`
 		ClientConfig map[string]any `json:"clientConfig"`
 	}
+	// In any order: while there is no Secret, each replica puts its own first.
+	same := func(of []byte) bool {
+		have := decodeCerts(of)
+		return len(have) == len(bundle) && !slices.ContainsFunc(bundle, func(c *x509.Certificate) bool { return !slices.ContainsFunc(have, c.Equal) })
+	}
 	var hooks []hook
+	written := true
 	for _, w := range conf.Webhooks {
-		bundle := certsOf(known)
-		for _, c := range decodeCerts(w.ClientConfig.CABundle) {
-			if c.Subject.CommonName == authorityName && !slices.ContainsFunc(bundle, c.Equal) {
-				bundle = append(bundle, c)
-			}
-		}
-		bundle = bundle[:min(len(bundle), keptInBundle)]
+		written = written && same(w.ClientConfig.CABundle)
 		hooks = append(hooks, hook{w.Name, map[string]any{"caBundle": encodeCerts(bundle)}})
+	}
+	if written {
+		return nil
 	}
 	// Only this field is written; webhooks are merged by name. The resourceVersion
 	// lets the patch fail where somebody wrote since we read: their authority would
@@ -182,6 +240,6 @@ func (m *Manager) publish(ctx context.Context, conf *admissionv1.MutatingWebhook
 	if err != nil {
 		return fmt.Errorf("put the CA into MutatingWebhookConfiguration %s: %w", m.Configuration, err)
 	}
-	m.Log.Info("caBundle written", "configuration", m.Configuration, "authorities", len(known))
+	m.Log.Info("caBundle written", "configuration", m.Configuration, "authorities", len(bundle))
 	return nil
 }
