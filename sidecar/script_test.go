@@ -49,6 +49,7 @@ import (
 //	memory                   note how much memory the program has
 //	memory KIB               it must not have grown by more since
 //	append FILE LINE…        append lines, opening and closing the file
+//	name [-link] DIR NAME TEXT   append the line TEXT to a file whose name has Go's escapes, or make a link of that name to TEXT
 //	bytes FILE TEXT          append text with Go's escapes, without a newline
 //	count FILE FROM TO [PREFIX]   append numbered lines
 //	wide FILE SIZE [BYTE]    append one line of SIZE bytes and a newline
@@ -159,7 +160,7 @@ func runScripts(t *testing.T, dir string, inotify bool) {
 			"stall": command(0, (*stage).stall), "resume": command(0, (*stage).resume),
 			"stalled": command(0, (*stage).stalled), "hangup": command(0, (*stage).hangup), "nonblock": command(0, (*stage).nonblock),
 			"delivered": delivered, "said": said, "kept": command(1, (*stage).kept), "memory": memory, "signal": sendSignal,
-			"append": appendLines, "bytes": appendBytes, "count": count, "wide": wide,
+			"append": appendLines, "name": nameFile, "bytes": appendBytes, "count": count, "wide": wide,
 			"writer": openWriter, "write": command(2, (*stage).write), "close": command(1, (*stage).closeWriter),
 			"truncate": command(2, (*stage).truncate),
 			"churn":    command(2, (*stage).churn),
@@ -841,6 +842,24 @@ func appendLines(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: append FILE LINE…")
 	}
 	appendTo(ts, args[0], []byte(strings.Join(args[1:], "\n")+"\n"))
+}
+
+func nameFile(ts *testscript.TestScript, neg bool, args []string) {
+	link := len(args) > 0 && args[0] == "-link"
+	if link {
+		args = args[1:]
+	}
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: name [-link] DIR NAME TEXT")
+	}
+	name, err := unescape(args[1])
+	ts.Check(err)
+	path := filepath.Join(args[0], string(name))
+	if link {
+		ts.Check(os.Symlink(args[2], stageOf(ts).path(path)))
+		return
+	}
+	appendTo(ts, path, []byte(args[2]+"\n"))
 }
 
 func appendBytes(ts *testscript.TestScript, neg bool, args []string) {

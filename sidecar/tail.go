@@ -22,13 +22,12 @@ import (
 // if it cannot begin, if nobody reads the output any more, or if something is left
 // undelivered; every other fault is said and tried again, since a sidecar that ends
 // makes its pod not ready.
-func tail(cfg contract.Config, stdout, stderr *os.File) error {
+func tail(cfg contract.Config, stdout, stderr *os.File, words *say.Sayer) error {
 	// SIGPIPE would end the program before it could say why, SIGIO comes with the
 	// question whether a file has writers, and SIGHUP is not for a program without
 	// a configuration file.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGIO, syscall.SIGHUP)
 
-	words := say.New(stderr, cfg.Format == contract.JSON)
 	if err := prepare.Make(cfg); err != nil {
 		return err
 	}
