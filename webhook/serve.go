@@ -122,7 +122,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err := parse(serveFlags(&o), args, stdout); err != nil {
 		return err
 	}
-	log := slog.New(slog.NewJSONHandler(stderr, nil))
+	log := slog.New(slog.NewJSONHandler(jsonLines{stderr}, nil))
 	ctrllog.SetLogger(logr.FromSlogHandler(log.Handler()))
 	// What net/http has to say goes by the standard logger.
 	slog.SetDefault(log)
