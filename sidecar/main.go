@@ -36,6 +36,9 @@ func main() {
 	debug.SetGCPercent(40)
 	debug.SetMemoryLimit(8 << 20)
 	words := say.New(os.Stderr, false)
+	if err := keepPrivate(); err != nil {
+		words.Say("%v", err)
+	}
 	if err := run(os.Args[1:], os.Stdout, os.Stderr, words); err != nil && !errors.Is(err, flag.ErrHelp) {
 		words.Say("%v", err)
 		os.Exit(1)

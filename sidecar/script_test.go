@@ -84,6 +84,11 @@ const raceEnv = "atexit_sleep_ms=0"
 func TestMain(m *testing.M) {
 	testscript.Main(openToAll{m}, map[string]func(){
 		"log-bridge": main,
+		"log-bridge-without-capabilities": func() {
+			dropCapabilities()
+			main()
+		},
+		"spy": spy, "idle": idle,
 		"log-bridge-without-inotify": func() {
 			// In a user namespace of its own the limit concerns nobody else.
 			if err := os.WriteFile("/proc/sys/user/max_inotify_instances", []byte("0"), 0); err != nil {
@@ -181,9 +186,13 @@ func ownUserNamespace() *syscall.SysProcAttr {
 	self := func(id int) []syscall.SysProcIDMap {
 		return []syscall.SysProcIDMap{{ContainerID: id, HostID: id, Size: 1}}
 	}
-	return &syscall.SysProcAttr{
+	attr := &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWUSER, UidMappings: self(os.Getuid()), GidMappings: self(os.Getgid()),
 	}
+	if os.Getuid() != 0 {
+		attr.AmbientCaps = []uintptr{unix.CAP_SYS_RESOURCE} // only root keeps what lowers the limit
+	}
+	return attr
 }
 
 // stage is what a script plays on: one program, its reader and the files held open.
@@ -193,6 +202,7 @@ type stage struct {
 
 	cmd     *exec.Cmd
 	exit    chan struct{} // closed when the program has ended
+	outW    *os.File      // the program's end of its output, for as long as it runs
 	out     *reader
 	err     *reader
 	writers map[string]*os.File
@@ -362,14 +372,15 @@ func (s *stage) start(args []string, nobody, nonblock bool) error {
 	if err != nil {
 		return err
 	}
-	defer outW.Close()
 	errW, err := collect(&s.err, s.path(".err"))
 	if err != nil {
+		outW.Close()
 		return err
 	}
 	defer errW.Close()
 	if nonblock {
-		if err := unix.SetNonblock(int(outW.Fd()), true); err != nil {
+		if err := setNonblock(outW); err != nil {
+			outW.Close()
 			return err
 		}
 	}
@@ -391,11 +402,13 @@ func (s *stage) start(args []string, nobody, nonblock bool) error {
 	cmd := exec.Command(name, append([]string{"tail", "--root", "."}, args...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr, cmd.Env = s.dir, outW, errW, attr, env
 	if err := cmd.Start(); err != nil {
+		outW.Close()
 		return err
 	}
-	s.cmd, s.exit = cmd, make(chan struct{})
+	s.cmd, s.exit, s.outW = cmd, make(chan struct{}), outW
 	go func() {
 		_ = cmd.Wait()
+		outW.Close()
 		close(s.exit)
 	}()
 	return nil
@@ -444,6 +457,9 @@ func (s *stage) ready(args []string) error {
 func (s *stage) checkStart() error {
 	dir := fmt.Sprintf("/proc/%d/fd", s.cmd.Process.Pid)
 	fds, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrPermission) {
+		return nil // only root may look
+	}
 	if err != nil {
 		return fmt.Errorf("tail has ended: %w", err)
 	}
@@ -544,18 +560,16 @@ func (s *stage) stall(struct{}) error  { s.out.stop(); return nil }
 func (s *stage) resume(struct{}) error { s.out.goOn(); return nil }
 func (s *stage) hangup(struct{}) error { return s.out.pipe.Close() }
 
-func (s *stage) nonblock(struct{}) error {
-	pid, err := unix.PidfdOpen(s.cmd.Process.Pid, 0)
+func (s *stage) nonblock(struct{}) error { return setNonblock(s.outW) }
+
+// setNonblock is not by Fd, which would change the mode itself.
+func setNonblock(f *os.File) error {
+	conn, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
-	defer unix.Close(pid)
-	fd, err := unix.PidfdGetfd(pid, 1, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	return unix.SetNonblock(fd, true)
+	cerr := conn.Control(func(fd uintptr) { err = unix.SetNonblock(int(fd), true) })
+	return errors.Join(err, cerr)
 }
 
 // stalled waits until the output's pipe is so full that a block waits for the reader.

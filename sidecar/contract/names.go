@@ -42,6 +42,10 @@ const (
 	BinDir = ".bin"
 	// BinName is the name of that copy.
 	BinName = "log-bridge"
+	// ReadableProgram is a second copy of the sidecar's program in its image. The first, which
+	// the container runs, may be executed but not read: the kernel lets no other process
+	// of the same user look into such a process, from its very start.
+	ReadableProgram = "/bin/log-bridge.readable"
 	// TokenDir, a folder of the root, stays empty. It is mounted where the API
 	// server would otherwise mount a service-account token.
 	TokenDir = ".token"
