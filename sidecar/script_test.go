@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
+	"github.com/log-bridge/log-bridge/sidecar/internal/inotify"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 )
@@ -82,6 +83,8 @@ func (m openToAll) Run() int {
 const raceEnv = "atexit_sleep_ms=0"
 
 func TestMain(m *testing.M) {
+	// Many tests at once are not one user's usual node.
+	manners = func() inotify.Manners { return inotify.Manners{Keep: time.Hour, Retry: time.Hour} }
 	testscript.Main(openToAll{m}, map[string]func(){
 		"log-bridge": main,
 		"log-bridge-without-capabilities": func() {
@@ -89,6 +92,7 @@ func TestMain(m *testing.M) {
 			main()
 		},
 		"spy": spy, "idle": idle,
+		"log-bridge-politely": politely, "crowded-node": crowdedNode,
 		"log-bridge-without-inotify": func() {
 			// In a user namespace of its own the limit concerns nobody else.
 			if err := os.WriteFile("/proc/sys/user/max_inotify_instances", []byte("0"), 0); err != nil {

@@ -23,6 +23,10 @@ const (
 	SeedContainerPrefix = "log-bridge-seed-"
 )
 
+// User is the numeric user and group of the sidecar's image, as its Dockerfile says: where neither the pod nor an
+// annotation says otherwise, the sidecar runs as this user, and nobody else does.
+const User = 41932
+
 // Where things are in the sidecar's file system.
 const (
 	// Root is where the emptyDir is mounted, in the sidecar and in the seeding
