@@ -11,7 +11,6 @@ package inotify
 
 import (
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -52,7 +51,7 @@ func Shared() bool {
 }
 
 // ErrReserve says that an instance could be had, and is left to others.
-var ErrReserve = errors.New("the user's last inotify instances are left to others")
+var ErrReserve = errors.New("left to the application")
 
 // open makes a watcher, unless fewer than more further instances could be had then.
 func open(more int) (*fsnotify.Watcher, error) {
@@ -81,7 +80,7 @@ func spare(n int) error {
 			return ErrReserve
 		}
 		if err != nil {
-			return fmt.Errorf("find out whether inotify instances are left: %w", err)
+			return err
 		}
 		fds = append(fds, fd)
 	}
