@@ -729,6 +729,7 @@ func delivered(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	repeated := 0
 	have, ok := r.until(s.path(name), func(have []byte) verdict {
+		have = s.withoutPolling(have)
 		if *repeats > 0 {
 			have, repeated = withoutRepeats(have)
 		}
@@ -741,6 +742,7 @@ func delivered(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		return rightIf(len(have) == len(want) || *part && len(have) > 0)
 	})
+	have = s.withoutPolling(have)
 	if *repeats > 0 {
 		have, repeated = withoutRepeats(have)
 	}
@@ -750,6 +752,20 @@ func delivered(ts *testscript.TestScript, neg bool, args []string) {
 	if !ok || repeated > *repeats {
 		ts.Fatalf("have is not want; %d bytes repeated (%d allowed)\n%s\nstderr:\n%s", repeated, *repeats, difference(have, want), ts.ReadFile(".err"))
 	}
+}
+
+// withoutPolling leaves out the sentence that each start begins with where inotify is taken away.
+func (s *stage) withoutPolling(have []byte) []byte {
+	if s.inotify {
+		return have
+	}
+	var rest []byte
+	for line := range bytes.Lines(have) {
+		if !bytes.Contains(line, []byte("files are polled instead")) {
+			rest = append(rest, line...)
+		}
+	}
+	return rest
 }
 
 func sortLines(text []byte) []byte {
