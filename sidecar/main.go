@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/sidecar/internal/say"
 )
 
 // version is set by the linker.
@@ -34,13 +35,17 @@ func main() {
 	// memory is as large.
 	debug.SetGCPercent(40)
 	debug.SetMemoryLimit(8 << 20)
-	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "log-bridge:", err)
+	words := say.New(os.Stderr, false)
+	if err := keepPrivate(); err != nil {
+		words.Say("%v", err)
+	}
+	if err := run(os.Args[1:], os.Stdout, os.Stderr, words); err != nil && !errors.Is(err, flag.ErrHelp) {
+		words.Say("%v", err)
 		os.Exit(1)
 	}
 }
 
-func run(args []string, stdout, stderr *os.File) error {
+func run(args []string, stdout, stderr *os.File, words *say.Sayer) error {
 	if len(args) == 0 {
 		fmt.Fprint(stderr, usage)
 		return errors.New("a command is missing; write tail, ready, seed or version")
@@ -51,11 +56,14 @@ func run(args []string, stdout, stderr *os.File) error {
 		if err != nil {
 			return err
 		}
-		return tail(cfg, stdout, stderr)
+		if cfg.Format == contract.JSON {
+			words.AsJSON()
+		}
+		return tail(cfg, stdout, stderr, words)
 	case "ready":
 		return ready(args, stdout)
 	case "seed":
-		return seed(args, stdout, stderr)
+		return seed(args, stdout, words)
 	case "version", "--version":
 		return printVersion(stdout)
 	case "help", "--help", "-h":

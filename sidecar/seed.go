@@ -8,11 +8,12 @@ import (
 	"path/filepath"
 
 	"github.com/log-bridge/log-bridge/sidecar/internal/prepare"
+	"github.com/log-bridge/log-bridge/sidecar/internal/say"
 )
 
 // seed copies what this container's image has in directories to the folders that the
 // application's container will have mounted there.
-func seed(args []string, stdout, stderr io.Writer) error {
+func seed(args []string, stdout io.Writer, words *say.Sayer) error {
 	fs := flag.NewFlagSet("seed", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	limit := fs.Int64("limit", 1<<30, "the most that is copied, in `BYTES`")
@@ -27,9 +28,7 @@ func seed(args []string, stdout, stderr io.Writer) error {
 	case fs.NArg() == 0 || fs.NArg()%2 != 0:
 		return errors.New("seed takes pairs of directories; write log-bridge seed FROM TO")
 	}
-	s := prepare.Seeder{Limit: *limit, Say: func(format string, args ...any) {
-		fmt.Fprintf(stderr, "log-bridge: "+format+"\n", args...)
-	}}
+	s := prepare.Seeder{Limit: *limit, Say: words.Say}
 	for pair := fs.Args(); len(pair) > 0; pair = pair[2:] {
 		for _, dir := range pair[:2] {
 			if !filepath.IsAbs(dir) {

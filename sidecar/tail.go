@@ -14,6 +14,7 @@ import (
 	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
 	"github.com/log-bridge/log-bridge/sidecar/internal/emit"
 	"github.com/log-bridge/log-bridge/sidecar/internal/follow"
+	"github.com/log-bridge/log-bridge/sidecar/internal/inotify"
 	"github.com/log-bridge/log-bridge/sidecar/internal/prepare"
 	"github.com/log-bridge/log-bridge/sidecar/internal/say"
 )
@@ -22,13 +23,12 @@ import (
 // if it cannot begin, if nobody reads the output any more, or if something is left
 // undelivered; every other fault is said and tried again, since a sidecar that ends
 // makes its pod not ready.
-func tail(cfg contract.Config, stdout, stderr *os.File) error {
+func tail(cfg contract.Config, stdout, stderr *os.File, words *say.Sayer) error {
 	// SIGPIPE would end the program before it could say why, SIGIO comes with the
 	// question whether a file has writers, and SIGHUP is not for a program without
 	// a configuration file.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGIO, syscall.SIGHUP)
 
-	words := say.New(stderr, cfg.Format == contract.JSON)
 	if err := prepare.Make(cfg); err != nil {
 		return err
 	}
@@ -47,14 +47,28 @@ func tail(cfg contract.Config, stdout, stderr *os.File) error {
 		Stdout: emit.NewSink(stdout, cfg.Format), Stderr: emit.NewSink(stderr, cfg.Format),
 	}
 	end := awaitEnd(cfg.Grace, words, o.Stdout, o.Stderr)
-	var events chan fsnotify.Event
-	var faults chan error
-	if w, err := fsnotify.NewWatcher(); err == nil {
-		defer w.Close()
-		o.Watcher, events, faults = w, w.Events, w.Errors
-	}
 	f := follow.New(o)
 	defer f.Close()
+	instances, first := inotify.New(manners())
+	defer instances.Close()
+	var w *fsnotify.Watcher
+	var events chan fsnotify.Event
+	var faults chan error
+	take := func(c inotify.Change) {
+		if w != nil {
+			go w.Close() // which may take the kernel a while
+		}
+		if w = c.Watcher; w == nil {
+			events, faults = nil, nil
+			f.Watch(nil)
+			words.Once("events", "%s", withoutEvents(c.Err))
+			return
+		}
+		events, faults = w.Events, w.Errors
+		f.Watch(w)
+		words.Forget("events")
+	}
+	take(first)
 
 	var isReady *os.File
 	for {
@@ -90,12 +104,29 @@ func tail(cfg contract.Config, stdout, stderr *os.File) error {
 				words.Once("events", "watching for changes: %v; files are still checked every few seconds", err)
 			}
 			f.Lost()
+		case c := <-instances.Changes:
+			take(c)
 		case <-end.begun:
 			timer.Stop()
 			return end.explain(f.Drain(time.Now(), end.left), f)
 		}
 		timer.Stop()
 	}
+}
+
+// manners are how tail shares inotify instances; tests have their own.
+var manners = inotify.Usual
+
+// withoutEvents makes a sentence of the reason for which there is no watcher.
+func withoutEvents(err error) string {
+	const remedy = "files are polled instead, so lines come up to a second later. The sysctl fs.inotify.max_user_instances of the node is how many each user has"
+	switch {
+	case errors.Is(err, inotify.ErrReserve):
+		return fmt.Sprintf("the last inotify instances that user %d has on this node are left to the application; %s", os.Getuid(), remedy)
+	case errors.Is(err, syscall.EMFILE):
+		return fmt.Sprintf("user %d has no inotify instance left on this node; %s", os.Getuid(), remedy)
+	}
+	return fmt.Sprintf("changes cannot be watched for (%v); files are polled instead, so lines come up to a second later", err)
 }
 
 func changed(f *follow.Follower, e fsnotify.Event) {

@@ -71,7 +71,7 @@ func probeCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("probe: %w", err)
 	}
-	fmt.Fprintf(stdout, "namespace %s: the webhook %s\n", namespace, outcome)
+	say(stdout, "namespace %s: the webhook %s", namespace, outcome)
 	writeFindings(stdout, findings)
 	switch outcome {
 	case survey.Injects:
@@ -108,13 +108,13 @@ func checkCluster(ctx context.Context, k kube, all bool, c inject.Config, stdout
 		if o.More > 0 {
 			more = fmt.Sprintf(" (and %d more of its owner)", o.More)
 		}
-		fmt.Fprintf(out, "%s%s%s: %s\n", where, o.Name, more, verdict)
+		say(out, "%s%s%s: %s", where, o.Name, more, verdict)
 		writeFindings(out, o.Findings)
 	}
 	for _, err := range report.Errors {
-		fmt.Fprintf(out, "not looked at: %v\n", err)
+		say(out, "not looked at: %v", err)
 	}
-	fmt.Fprintf(out, "pods with the sidecar: %d, annotated without: %d; the webhook %s\n", report.Injected, report.Bare, report.Probe)
+	say(out, "pods with the sidecar: %d, annotated without: %d; the webhook %s", report.Injected, report.Bare, report.Probe)
 	if err := out.Flush(); err != nil {
 		return err
 	}

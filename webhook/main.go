@@ -104,7 +104,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	case errors.Is(err, errMistakes):
 		return exitMistake
 	}
-	fmt.Fprintf(stderr, "%s: %v\n", called(), err)
+	say(stderr, "%s: %v", called(), err)
 	return exitTrouble
 }
 

@@ -116,7 +116,7 @@ func injectCommand(ctx context.Context, args []string, stdin io.Reader, stdout, 
 	for _, p := range pods {
 		for _, f := range p.Findings {
 			if f.Severity() != inject.Note {
-				fmt.Fprintf(stderr, "%s: %s: %s: %s: %s\n", called(), o.name(), p.Object, f.Severity(), f)
+				say(stderr, "%s: %s: %s: %s: %s", called(), o.name(), p.Object, f.Severity(), f)
 			}
 		}
 		if more := p.MoreMistakes + p.MoreOthers; more > 0 {
@@ -181,18 +181,18 @@ func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io
 		if p.LeftAlone == inject.NotAsked && len(p.Findings) == 0 {
 			continue
 		}
-		fmt.Fprintf(out, "%s: %s: ", o.name(), p.Object)
 		switch {
 		case len(p.Mistakes()) > 0:
 			mistaken++
-			fmt.Fprintln(out, "has mistakes")
+			say(out, "%s: %s: has mistakes", o.name(), p.Object)
 		case p.LeftAlone != "":
-			fmt.Fprintf(out, "is left alone (%s)\n", p.LeftAlone)
+			say(out, "%s: %s: is left alone (%s)", o.name(), p.Object, p.LeftAlone)
 		default:
 			injected++
-			fmt.Fprintln(out, "gets the sidecar")
+			say(out, "%s: %s: gets the sidecar", o.name(), p.Object)
 			for _, s := range p.Shares {
-				fmt.Fprintf(out, "  %s\n    %s: %s\n", s.Entry, s.Way, s.Explain())
+				say(out, "  %s", s.Entry)
+				say(out, "    %s: %s", s.Way, s.Explain())
 			}
 		}
 		writeFindings(out, p.Findings)
@@ -200,7 +200,7 @@ func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io
 			fmt.Fprintf(out, "  and %d more\n", more)
 		}
 	}
-	fmt.Fprintf(out, "%d with the sidecar, %d with mistakes, %d others\n", injected, mistaken, len(pods)-injected-mistaken)
+	say(out, "%d with the sidecar, %d with mistakes, %d others", injected, mistaken, len(pods)-injected-mistaken)
 	if err := out.Flush(); err != nil {
 		return err
 	}
@@ -213,7 +213,7 @@ func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io
 // writeFindings writes those of one object, one a line.
 func writeFindings(w io.Writer, findings []inject.Finding) {
 	for _, f := range findings {
-		fmt.Fprintf(w, "  %s %s: %s\n", f.Severity(), f.Code, f.Text)
+		say(w, "  %s %s: %s", f.Severity(), f.Code, f.Text)
 	}
 }
 

@@ -150,7 +150,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	case o.clientNames != "" && o.clientCA == "":
 		return errors.New("serve: --client-names is set without --client-ca, so no client certificate would be asked for; write both")
 	}
-	log := slog.New(slog.NewJSONHandler(stderr, nil))
+	log := slog.New(slog.NewJSONHandler(jsonLines{stderr}, nil))
 	ctrllog.SetLogger(logr.FromSlogHandler(log.Handler()))
 	// What net/http has to say goes by the standard logger.
 	slog.SetDefault(log)

@@ -23,6 +23,10 @@ const (
 	SeedContainerPrefix = "log-bridge-seed-"
 )
 
+// User is the numeric user and group of the sidecar's image, as its Dockerfile says: where neither the pod nor an
+// annotation says otherwise, the sidecar runs as this user, and nobody else does.
+const User = 41932
+
 // Where things are in the sidecar's file system.
 const (
 	// Root is where the emptyDir is mounted, in the sidecar and in the seeding
@@ -42,6 +46,10 @@ const (
 	BinDir = ".bin"
 	// BinName is the name of that copy.
 	BinName = "log-bridge"
+	// ReadableProgram is a second copy of the sidecar's program in its image. The first, which
+	// the container runs, may be executed but not read: the kernel lets no other process
+	// of the same user look into such a process, from its very start.
+	ReadableProgram = "/bin/log-bridge.readable"
 	// TokenDir, a folder of the root, stays empty. It is mounted where the API
 	// server would otherwise mount a service-account token.
 	TokenDir = ".token"

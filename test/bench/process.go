@@ -74,7 +74,7 @@ func start(p peer, s *site) (*process, error) {
 	// names, since the kernel counts inotify instances by user.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if os.Getuid() == 0 {
-		const user = 65532
+		const user = 41932
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: user, Gid: user}
 		// A container runtime gives stdout to the container's user, too.
 		if err := in.Chown(user, user); err != nil {

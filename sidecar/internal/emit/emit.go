@@ -5,9 +5,11 @@ package emit
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"strconv"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
@@ -18,7 +20,9 @@ type Sink struct {
 	out    *output
 	format contract.Format
 	buf    []byte // formatted lines
-	prefix []byte // of the long line under way
+	of     contract.Place
+	before []byte // what comes before each line of that place, up to its text
+	rest   []byte // of a long line: the beginning of a character whose end is in its next piece
 }
 
 // flushAt is how many formatted bytes are gathered before a write.
@@ -39,6 +43,7 @@ func (s *Sink) Lines(container, path string, p []byte) (int, error) {
 	if s.format == contract.Raw {
 		return s.out.write(p)
 	}
+	s.lineOf(container, path)
 	done := 0
 	s.buf = s.buf[:0]
 	for rest := p; len(rest) > 0; {
@@ -46,10 +51,9 @@ func (s *Sink) Lines(container, path string, p []byte) (int, error) {
 		line := rest[:i]
 		rest = rest[i+1:]
 		if s.format == contract.JSON {
-			s.buf = appendObject(s.buf, container, path, line, false)
+			s.appendObject(line, false)
 		} else {
-			s.buf = append(appendPrefix(s.buf, container, path), line...)
-			s.buf = append(s.buf, '\n')
+			s.buf = append(append(append(s.buf, s.before...), line...), '\n')
 		}
 		if len(s.buf) >= flushAt || len(rest) == 0 {
 			if _, err := s.out.write(s.buf); err != nil {
@@ -64,22 +68,24 @@ func (s *Sink) Lines(container, path string, p []byte) (int, error) {
 // Piece writes a part of a line that is too long for a block; first and last say
 // which part it is. The last one ends with a newline, the others hold none.
 func (s *Sink) Piece(container, path string, p []byte, first, last bool) error {
+	s.lineOf(container, path)
 	switch s.format {
 	case contract.JSON:
 		// A piece may end within a character: keep its bytes for the next one.
-		p = append(s.prefix, bytes.TrimSuffix(p, []byte("\n"))...)
-		s.prefix = nil
+		p = append(s.rest, bytes.TrimSuffix(p, []byte("\n"))...)
+		s.rest = nil
 		if !last {
 			n := wholeRunes(p)
-			s.prefix = bytes.Clone(p[n:])
+			s.rest = bytes.Clone(p[n:])
 			p = p[:n]
 		}
-		s.buf = appendObject(s.buf[:0], container, path, p, !last)
+		s.buf = s.buf[:0]
+		s.appendObject(p, !last)
 		_, err := s.out.write(s.buf)
 		return err
 	case contract.Prefixed:
 		if first {
-			if _, err := s.out.write(appendPrefix(nil, container, path)); err != nil {
+			if _, err := s.out.write(s.before); err != nil {
 				return err
 			}
 		}
@@ -101,31 +107,38 @@ func wholeRunes(p []byte) int {
 	return len(p)
 }
 
-func appendPrefix(b []byte, container, path string) []byte {
-	b = append(b, container...)
-	b = append(b, ':')
-	b = append(b, path...)
-	return append(b, ' ')
+// lineOf makes before that of a place. A path is chosen by a stranger: in the format prefix it is one word, so that
+// it ends where it seems to, and nothing in it looks like another line.
+func (s *Sink) lineOf(container, path string) {
+	if of := (contract.Place{Container: container, Path: path}); of != s.of || s.before == nil {
+		s.of = of
+		switch s.format {
+		case contract.Prefixed:
+			s.before = append(s.before[:0], contract.Line(container)+":"+contract.Word(path)+" "...)
+		case contract.JSON:
+			s.before = append(s.before[:0], `{"container":"`...)
+			s.before = EscapeJSON(s.before, []byte(container))
+			s.before = append(s.before, `","file":"`...)
+			s.before = EscapeJSON(s.before, []byte(path))
+			s.before = append(s.before, `","line":"`...)
+		}
+	}
 }
 
-// appendObject appends one JSON object and a newline. cut says that the line goes on in
+// appendObject appends one JSON object and a newline to buf. cut says that the line goes on in
 // the next object.
-func appendObject(b []byte, container, path string, line []byte, cut bool) []byte {
-	b = append(b, `{"container":"`...)
-	b = append(b, container...)
-	b = append(b, `","file":"`...)
-	b = EscapeJSON(b, []byte(path))
-	b = append(b, `","line":"`...)
-	b = EscapeJSON(b, line)
-	b = append(b, '"')
+func (s *Sink) appendObject(line []byte, cut bool) {
+	s.buf = EscapeJSON(append(s.buf, s.before...), line)
+	s.buf = append(s.buf, '"')
 	if cut {
-		b = append(b, `,"cut":true`...)
+		s.buf = append(s.buf, `,"cut":true`...)
 	}
-	return append(b, "}\n"...)
+	s.buf = append(s.buf, "}\n"...)
 }
 
 // EscapeJSON appends p as the inside of a JSON string. Bytes that are not UTF-8, which
-// JSON cannot carry, become U+FFFD.
+// JSON cannot carry, become U+FFFD. What deceives in a terminal (contract.Deceives) is written by its
+// number, which means the same to a program.
 func EscapeJSON(b, p []byte) []byte {
 	for len(p) > 0 {
 		// Most of a line is as it is in JSON.
@@ -151,10 +164,16 @@ func EscapeJSON(b, p []byte) []byte {
 			b = append(b, "0123456789abcdef"[c>>4], "0123456789abcdef"[c&15])
 		default:
 			r, n := utf8.DecodeRune(p)
-			if r == utf8.RuneError && n == 1 {
+			switch {
+			case r == utf8.RuneError && n == 1:
 				b = append(b, "\\ufffd"...)
-			} else {
+			case !contract.Deceives(r):
 				b = append(b, p[:n]...)
+			case r > 0xffff:
+				high, low := utf16.EncodeRune(r)
+				b = fmt.Appendf(b, `\u%04x\u%04x`, high, low)
+			default:
+				b = fmt.Appendf(b, `\u%04x`, r)
 			}
 			p = p[n:]
 		}

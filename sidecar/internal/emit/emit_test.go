@@ -6,6 +6,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -37,8 +39,8 @@ func TestFormats(t *testing.T) {
 	const lines = "one\n\ntab\t\"quote\" \\ \r\n\x1b[31m\x7f\x00\né \xff\xe2\x82\n"
 	for format, want := range map[contract.Format]string{
 		contract.Raw: lines,
-		contract.Prefixed: "app:/a b.log one\napp:/a b.log \napp:/a b.log tab\t\"quote\" \\ \r\n" +
-			"app:/a b.log \x1b[31m\x7f\x00\napp:/a b.log é \xff\xe2\x82\n",
+		contract.Prefixed: "app:\"/a b.log\" one\napp:\"/a b.log\" \napp:\"/a b.log\" tab\t\"quote\" \\ \r\n" +
+			"app:\"/a b.log\" \x1b[31m\x7f\x00\napp:\"/a b.log\" é \xff\xe2\x82\n",
 		contract.JSON: `{"container":"app","file":"/a b.log","line":"one"}` + "\n" +
 			`{"container":"app","file":"/a b.log","line":""}` + "\n" +
 			`{"container":"app","file":"/a b.log","line":"tab\t\"quote\" \\ \r"}` + "\n" +
@@ -54,6 +56,81 @@ func TestFormats(t *testing.T) {
 			t.Errorf("%s:\nhave %q\nwant %q", format, have, want)
 		}
 	}
+}
+
+// FuzzNames: whatever a file is called, each line is one line of its own, from which its path and text can be
+// read back.
+func FuzzNames(f *testing.F) {
+	f.Add("/logs/a.log", "/logs/b.log", "text")
+	f.Add("/logs/x\nlog-bridge: the checkpoint can be written again \x1b[2J.log", "/a b", " x")
+	f.Add("/logs/x\" y\\.log", "/\u202egol\u009b", "\"")
+	f.Add("/logs/\xff\xfe", "/日誌 \"x\"", "\u200b\U000e0041")
+	f.Fuzz(func(t *testing.T, path, other, text string) {
+		path, other = "/"+path, "/"+other
+		text = strings.ReplaceAll(text, "\n", "")
+		for _, format := range []contract.Format{contract.Prefixed, contract.JSON} {
+			s, read := sink(t, format)
+			want := []string{path, other, path}
+			for i, p := range want {
+				var err error
+				if i == 1 {
+					err = s.Piece("app", p, []byte(text+"\n"), true, true)
+				} else {
+					_, err = s.Lines("app", p, []byte(text+"\n"))
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			lines := slices.Collect(strings.Lines(read()))
+			if len(lines) != len(want) {
+				t.Fatalf("%s: have %d lines, want %d: %q", format, len(lines), len(want), lines)
+			}
+			for i, line := range lines {
+				container, name, rest := "", "", ""
+				if format == contract.JSON {
+					o := objects(t, line)[0]
+					container, name, rest = o.Container, o.File, o.Line
+					want[i] = valid([]byte(want[i]))
+					if rest != valid([]byte(text)) {
+						t.Errorf("json: have %q, want %q", rest, text)
+					}
+					if strings.ContainsFunc(strings.TrimSuffix(line, "\n"), contract.Deceives) || !utf8.ValidString(line) {
+						t.Errorf("json: %q deceives", line)
+					}
+				} else {
+					container, name, rest = splitPrefix(t, strings.TrimSuffix(line, "\n"))
+					if rest != text {
+						t.Errorf("prefix: have %q, want %q", rest, text)
+					}
+					if prefix := strings.TrimSuffix(line, text+"\n"); strings.ContainsFunc(prefix, contract.Deceives) || !utf8.ValidString(prefix) {
+						t.Errorf("prefix: %q deceives", prefix)
+					}
+				}
+				if container != "app" || name != want[i] {
+					t.Errorf("%s: have %s and %q, want %q", format, container, name, want[i])
+				}
+			}
+		}
+	})
+}
+
+// splitPrefix reads a line of the format prefix as docs/annotations.md says.
+func splitPrefix(t *testing.T, line string) (container, path, text string) {
+	t.Helper()
+	container, rest, _ := strings.Cut(line, ":")
+	if !strings.HasPrefix(rest, `"`) {
+		path, text, _ = strings.Cut(rest, " ")
+		return container, path, text
+	}
+	quoted, err := strconv.QuotedPrefix(rest)
+	if err == nil {
+		path, err = strconv.Unquote(quoted)
+	}
+	if err != nil {
+		t.Fatalf("%q: %v", line, err)
+	}
+	return container, path, strings.TrimPrefix(rest[len(quoted):], " ")
 }
 
 func TestMoreThanOneWrite(t *testing.T) {

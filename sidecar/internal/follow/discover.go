@@ -342,6 +342,15 @@ func (f *Follower) sayFound(src *source, err error) {
 	}
 }
 
+// Watch gives the Follower another Watcher, or none. The one before is the caller's to close.
+func (f *Follower) Watch(w Watcher) {
+	f.watcher, f.stale = w, true
+	for _, d := range f.dirs {
+		d.watched = stamp{}
+	}
+	f.polled = true // until the next look
+}
+
 // watch makes the watched directories be those that this look came by. It says whether a watch is new.
 func (f *Follower) watch() (added bool) {
 	f.polled = f.watcher == nil
@@ -363,8 +372,15 @@ func (f *Follower) watch() (added bool) {
 		// A directory that was removed, or moved away and back, has lost its watch, and
 		// another stamp, so each that has one is added again; where there is a watch this does
 		// nothing.
-		if !tellsChanges(name) || f.watcher.Add(name) != nil {
+		if !tellsChanges(name) {
 			f.polled = true
+			continue
+		}
+		if err := f.watcher.Add(name); err != nil {
+			f.polled = true
+			if errors.Is(err, unix.ENOSPC) {
+				f.say.Once("watches", "user %d has no inotify watch left on this node; files are polled as well, so lines come up to a second later. The sysctl fs.inotify.max_user_watches of the node is how many each user has", os.Getuid())
+			}
 			continue
 		}
 		added = added || at.inode != d.watched.inode

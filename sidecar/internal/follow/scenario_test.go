@@ -407,6 +407,9 @@ func TestF5_noWatches(t *testing.T) {
 	s.append("a.log.1", "two\n")
 	s.append("a.log", "three\n")
 	s.want(s.rest(0), "one\ntwo\nthree\n")
+	if n := strings.Count(s.words.String(), "has no inotify watch left on this node; files are polled as well, so lines come up to a second later. The sysctl fs.inotify.max_user_watches "); n != 1 {
+		t.Errorf("said %d times: %s", n, s.words.String())
+	}
 }
 
 // TestF10: a full disk makes the checkpoint fail, not the sidecar: it says so once, lines go

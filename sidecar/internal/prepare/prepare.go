@@ -120,6 +120,9 @@ func copySelf(root *os.Root) error {
 		return err
 	}
 	self, err := os.Open("/proc/self/exe")
+	if errors.Is(err, fs.ErrPermission) {
+		self, err = os.Open(contract.ReadableProgram)
+	}
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,10 @@
 // Package say is the sidecar's own voice: rare sentences on stderr, each starting
 // with "log-bridge: ", or as one JSON object a line where the lines of the
 // application are JSON too, since kubectl logs merges stdout and stderr.
+//
+// Sentences hold names that strangers chose. This is the one place by which words leave the program, and
+// it sees to it that a sentence stays one line and shows what it holds (contract.Line), so that no file
+// name can forge another sentence.
 package say
 
 import (
@@ -8,6 +12,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/log-bridge/log-bridge/sidecar/contract"
 	"github.com/log-bridge/log-bridge/sidecar/internal/emit"
 )
 
@@ -24,9 +29,16 @@ func New(w io.Writer, json bool) *Sayer {
 	return &Sayer{w: w, json: json, once: map[string]string{}}
 }
 
+// AsJSON makes each sentence a JSON object from now on.
+func (s *Sayer) AsJSON() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.json = true
+}
+
 // Say writes a sentence. What goes wrong with stderr cannot be told anywhere.
 func (s *Sayer) Say(format string, args ...any) {
-	line := fmt.Sprintf(format, args...)
+	line := contract.Line(fmt.Sprintf(format, args...))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.json {

@@ -1,5 +1,7 @@
 package inject
 
+import "github.com/log-bridge/log-bridge/sidecar/contract"
+
 // Severity is what a finding leads to.
 type Severity string
 
@@ -24,8 +26,9 @@ type Finding struct {
 	Text string
 }
 
-// String is the sentence with its number behind it.
-func (f Finding) String() string { return f.Text + " [" + string(f.Code) + "]" }
+// String is the sentence with its number behind it. It stays one line whatever names it holds: the API server passes it
+// on to terminals, in errors, warnings and events.
+func (f Finding) String() string { return contract.Line(f.Text) + " [" + string(f.Code) + "]" }
 
 // Severity of the finding.
 func (f Finding) Severity() Severity {
