@@ -49,6 +49,8 @@ func serveFlags(o *options) *flag.FlagSet {
 	fs.IntVar(&o.metricsPort, "metrics-port", 8080, "TCP `port` of /metrics; 0 turns them off")
 	fs.DurationVar(&o.stay, "shutdown-delay", 10*time.Second, "how long to go on serving after SIGTERM, while /readyz already says no")
 
+	fs.StringVar(&o.inject.Release, "release", "", "`NAMESPACE/NAME` of the chart's release, for the status of injected pods")
+
 	fs.StringVar(&o.certDir, "cert-dir", "", "`DIR` with tls.crt and tls.key; without it, certificates are made and rotated in process")
 	fs.StringVar(&o.secret, "cert-secret", "log-bridge-webhook", "`NAME` of the Secret for self-made authorities")
 	fs.StringVar(&o.configuration, "webhook-configuration", "log-bridge", "`NAME` of the MutatingWebhookConfiguration whose caBundle is kept")
@@ -76,6 +78,8 @@ func injectFlags(fs *flag.FlagSet, c *inject.Config) {
 	quantity(fs, &c.Resources.CPULimit, "cpu-limit", "the sidecar's cpu limit")
 	quantity(fs, &c.Resources.MemoryRequest, "memory-request", "the sidecar's memory request")
 	quantity(fs, &c.Resources.MemoryLimit, "memory-limit", "the sidecar's memory limit")
+	quantity(fs, &c.Resources.EphemeralRequest, "ephemeral-storage-request", "the sidecar's ephemeral-storage request, in a pod of which a container has a limit of it or each has a request")
+	quantity(fs, &c.Resources.EphemeralLimit, "ephemeral-storage-limit", "the sidecar's ephemeral-storage limit, in a pod of which a container has one")
 	fs.Func("stats", "how often the sidecar tells on its stderr what it delivered (`DURATION`, default 0s, which is never)", func(s string) error {
 		d, err := time.ParseDuration(s)
 		if err != nil || d < 0 {

@@ -38,6 +38,9 @@ const (
 	failed    = "failed"
 )
 
+// mended is the reason where an injected pod was given back what another webhook dropped.
+const mended = "mended"
+
 // Counter counts decisions by result and reason. The reason of a refusal is the
 // code of its first finding, of a pod left alone its inject.Reason.
 func Counter() *prometheus.CounterVec {
@@ -134,13 +137,20 @@ func (h handler) Handle(_ context.Context, req admission.Request) admission.Resp
 		response = admission.Allowed("")
 	default:
 		response = admission.Patched("", result.Operations...)
+		if result.Mended {
+			reason = mended
+		}
 	}
 	for _, f := range result.Findings {
 		if f.Severity() == inject.Warning {
 			response.Warnings = append(response.Warnings, warning(f))
 		}
 	}
-	return h.done(req, start, outcome, reason, response, "generateName", pod.GenerateName, "findings", codes(result.Findings))
+	more := []any{"generateName", pod.GenerateName, "findings", codes(result.Findings)}
+	if result.By != "" {
+		more = append(more, "by", result.By)
+	}
+	return h.done(req, start, outcome, reason, response, more...)
 }
 
 // done counts and logs one decision in one line.

@@ -30,6 +30,9 @@ import (
 type Config struct {
 	// Version of the webhook, for the status annotation.
 	Version string
+	// Release of the chart that the webhook belongs to, as NAMESPACE/NAME, for the status
+	// annotation: a cluster may have several. Empty without one.
+	Release string
 	// Image of the sidecar. No annotation changes it.
 	Image string
 	// PullPolicy of the sidecar's image; empty is Kubernetes' own default.
@@ -46,6 +49,9 @@ type Config struct {
 // Resources are quantities of one container; zero is none.
 type Resources struct {
 	CPURequest, CPULimit, MemoryRequest, MemoryLimit resource.Quantity
+	// EphemeralRequest and EphemeralLimit are of ephemeral storage. The limit is used only
+	// in a pod of which a container has one.
+	EphemeralRequest, EphemeralLimit resource.Quantity
 }
 
 // DefaultResources are those of a chart that nobody changed.
@@ -55,11 +61,17 @@ type Resources struct {
 // need: a leak hits the sidecar before the node. There is no cpu limit, because a
 // low one only makes the pod's start slower (the gate waits for the sidecar) and
 // the delivery of a burst later.
+//
+// The ephemeral-storage limit covers what a kubelet with its own defaults keeps of the
+// sidecar's log: five files of 10 MiB, and the one that it is compressing.
 func DefaultResources() Resources {
 	return Resources{
 		CPURequest:    resource.MustParse("5m"),
 		MemoryRequest: resource.MustParse("16Mi"),
 		MemoryLimit:   resource.MustParse("64Mi"),
+
+		EphemeralRequest: resource.MustParse("10Mi"),
+		EphemeralLimit:   resource.MustParse("60Mi"),
 	}
 }
 
@@ -128,7 +140,11 @@ const (
 // Result is what is to be done with a pod. Exactly one holds: LeftAlone is not
 // empty, Mistakes is not empty, or Operations is not empty.
 type Result struct {
-	LeftAlone  Reason
+	LeftAlone Reason
+	// By is who injected the pod that came, where its status says so.
+	By string
+	// Mended: the pod has our parts, and Operations put back what another webhook dropped.
+	Mended     bool
 	Shares     []Share
 	Operations []jsonpatch.Operation
 	// Findings in the order found, mistakes and others.
@@ -154,7 +170,14 @@ func (r Result) Refusal() string {
 func Pod(pod *corev1.Pod, c Config) Result {
 	p := &planner{whole: pod, pod: pod.DeepCopy(), config: c}
 	if reason, done := p.leaveAlone(); done {
-		return Result{LeftAlone: reason, Findings: p.findings}
+		r := Result{LeftAlone: reason, Findings: p.findings}
+		if reason == Already {
+			r.By = p.status().by()
+			if ops := p.mend(); len(ops) > 0 {
+				r.LeftAlone, r.Mended, r.Operations, r.Findings = "", true, ops, p.findings
+			}
+		}
+		return r
 	}
 	p.takeOut()
 	p.readSettings()
@@ -299,10 +322,16 @@ func (p *planner) isWindows() bool {
 // copy of a running pod, or in the output of `inject`. The status annotation alone
 // is not enough, since it may have been copied without the rest.
 func (p *planner) injected() bool {
-	return p.hasStatus() && slices.ContainsFunc(p.pod.Spec.InitContainers, func(c corev1.Container) bool {
-		return c.Name == contract.Container &&
-			slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == contract.Volume && m.MountPath == contract.Root })
-	})
+	return p.hasStatus() && slices.ContainsFunc(p.pod.Spec.InitContainers, isSidecar)
+}
+
+// status is what an earlier injection wrote; zero if it cannot be read.
+func (p *planner) status() Status {
+	var s Status
+	if json.Unmarshal([]byte(p.pod.Annotations[annotation(contract.KeyStatus)]), &s) != nil {
+		return Status{}
+	}
+	return s
 }
 
 func (p *planner) hasStatus() bool {
@@ -314,10 +343,7 @@ func (p *planner) hasStatus() bool {
 // manifest that was taken from a running pod: the sidecar's arguments stay what they
 // were.
 func (p *planner) compareStatus() {
-	var status Status
-	if json.Unmarshal([]byte(p.pod.Annotations[annotation(contract.KeyStatus)]), &status) != nil {
-		status = Status{}
-	}
+	status := p.status()
 	var wants []contract.Entry
 	for _, key := range []string{contract.KeyFiles, contract.KeyStderrFiles} {
 		value, ok := p.pod.Annotations[annotation(key)]
