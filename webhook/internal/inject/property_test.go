@@ -424,7 +424,7 @@ func qos(pod *corev1.Pod) int {
 		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 			limit, limited := c.Resources.Limits[name]
 			request, requested := c.Resources.Requests[name]
-			any = any || limited || requested
+			any = any || !limit.IsZero() || !request.IsZero() // zero counts as none
 			all = all && limited && (!requested || request.Cmp(limit) == 0)
 		}
 	}
@@ -435,6 +435,27 @@ func qos(pod *corev1.Pod) int {
 		return 1
 	}
 	return 0
+}
+
+// A BestEffort pod becomes Burstable by the sidecar's requests and its memory limit, and stays what it
+// is without them, as docs/sharing.md says.
+func TestBestEffort(t *testing.T) {
+	plain := []byte(`{"metadata":{"annotations":{"log-bridge.dev/files":"/app/app.log"}},"spec":{"containers":[{"name":"app","image":"x"}]}}`)
+	zero := []byte(strings.Replace(string(plain), `"}}`, `","log-bridge.dev/cpu-request":"0","log-bridge.dev/memory-request":"0"}}`, 1))
+	without := config()
+	without.Resources.MemoryLimit = apiresource.Quantity{}
+	for _, c := range []struct {
+		pod    []byte
+		config inject.Config
+		class  int
+	}{{plain, config(), 1}, {plain, without, 1}, {zero, config(), 1}, {zero, without, 0}} {
+		var pod, after corev1.Pod
+		decode(t, c.pod, &pod)
+		decode(t, apply(t, c.pod, inject.Pod(&pod, c.config)), &after)
+		if class := qos(&after); class != c.class {
+			t.Errorf("QoS class %d, want %d: %+v", class, c.class, after.Spec.InitContainers[0].Resources)
+		}
+	}
 }
 
 // tokenless checks that no container of ours would be given a token.
