@@ -182,6 +182,9 @@ func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io
 			fmt.Fprintln(out, "has mistakes")
 		case p.LeftAlone != "":
 			fmt.Fprintf(out, "is left alone (%s)\n", p.LeftAlone)
+		case p.Mended:
+			injected++
+			fmt.Fprintln(out, "has the sidecar, and gets back what another webhook dropped")
 		default:
 			injected++
 			fmt.Fprintln(out, "gets the sidecar")
