@@ -375,7 +375,7 @@ func TestPolicyKnowsTheContract(t *testing.T) {
 	for _, v := range policy.Spec.Variables {
 		variables[v.Name] = v.Expression
 	}
-	var known, words, quantities, numbers, entries []string
+	var known, words, quantities, requests, numbers, entries []string
 	for _, a := range contract.Annotations {
 		known = append(known, "'"+a.Key+"'")
 		list := a.Values
@@ -387,13 +387,15 @@ func TestPolicyKnowsTheContract(t *testing.T) {
 			words = append(words, "'"+a.Name()+"': ['"+strings.Join(list, "', '")+"']")
 		case contract.Quantity:
 			quantities = append(quantities, "'"+a.Key+"'")
+		case contract.Request:
+			requests = append(requests, "'"+a.Key+"'")
 		case contract.ID:
 			numbers = append(numbers, "'"+a.Key+"'")
 		case contract.Entries:
 			entries = append(entries, "'"+a.Name()+"'")
 		}
 	}
-	for name, want := range map[string][]string{"known": known, "words": words, "wrongQuantities": quantities, "wrongNumbers": numbers, "files": entries} {
+	for name, want := range map[string][]string{"known": known, "words": words, "wrongQuantities": quantities, "wrongRequests": requests, "wrongNumbers": numbers, "files": entries} {
 		// What stands between the first brackets, or braces for the map.
 		text := variables[name]
 		text, _, _ = strings.Cut(text[strings.IndexAny(text, "[{")+1:], map[bool]string{true: "}", false: "]"}[name == "words"])

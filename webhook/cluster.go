@@ -9,9 +9,12 @@ import (
 	"io"
 	"time"
 
+	"github.com/go-logr/logr"
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // ways to log in that a kubeconfig may name
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 	"github.com/log-bridge/log-bridge/webhook/internal/survey"
@@ -33,6 +36,7 @@ func (k *kube) flags(fs *flag.FlagSet) {
 // cluster is the way there, and the namespace. In a pod without a kubeconfig, it is the
 // pod's cluster and namespace.
 func (k *kube) cluster() (*rest.Config, string, error) {
+	silenceLibraries()
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = k.kubeconfig
 	overrides := &clientcmd.ConfigOverrides{CurrentContext: k.context}
@@ -48,6 +52,15 @@ func (k *kube) cluster() (*rest.Config, string, error) {
 		return nil, "", fmt.Errorf("namespace of the kubeconfig: %w", err)
 	}
 	return config, namespace, nil
+}
+
+// silenceLibraries keeps the libraries' own log lines from the terminal: what they have to
+// say comes back as an error, in our words, or is of no use to the person. A program that a
+// kubeconfig names to log in still has stderr, where it may ask for something.
+func silenceLibraries() {
+	klog.SetLogger(logr.Discard())
+	ctrllog.SetLogger(logr.Discard())
+	rest.SetDefaultWarningHandler(rest.NoWarnings{})
 }
 
 // patience is how long a probe is tried again, unless the person says otherwise.

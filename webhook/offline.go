@@ -187,6 +187,9 @@ func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io
 			say(out, "%s: %s: has mistakes", o.name(), p.Object)
 		case p.LeftAlone != "":
 			say(out, "%s: %s: is left alone (%s)", o.name(), p.Object, p.LeftAlone)
+		case p.Mended:
+			injected++
+			say(out, "%s: %s: has the sidecar, and gets back what another webhook dropped", o.name(), p.Object)
 		default:
 			injected++
 			say(out, "%s: %s: gets the sidecar", o.name(), p.Object)

@@ -68,6 +68,7 @@ func serveFlags(o *options) *flag.FlagSet {
 	fs.BoolVar(&o.http2, "http2", false, "allow HTTP/2, which API servers do not use for webhooks")
 	fs.StringVar(&o.clientCA, "client-ca", "", "`FILE` with the authorities, PEM, that sign the API servers' client certificates; without it, whoever reaches the port may ask")
 	fs.StringVar(&o.clientNames, "client-names", "", "common `NAMES` that a client certificate may have, separated by commas (default: any)")
+	fs.StringVar(&o.inject.Release, "release", "", "`NAMESPACE/NAME` of the chart's release, for the status of injected pods")
 
 	fs.StringVar(&o.certDir, "cert-dir", "", "`DIR` with tls.crt and tls.key; without it, certificates are made and rotated in process")
 	fs.StringVar(&o.secret, "cert-secret", "log-bridge-webhook", "`NAME` of the Secret for self-made authorities")
@@ -96,6 +97,8 @@ func injectFlags(fs *flag.FlagSet, c *inject.Config) {
 	quantity(fs, &c.Resources.CPULimit, "cpu-limit", "the sidecar's cpu limit")
 	quantity(fs, &c.Resources.MemoryRequest, "memory-request", "the sidecar's memory request")
 	quantity(fs, &c.Resources.MemoryLimit, "memory-limit", "the sidecar's memory limit")
+	quantity(fs, &c.Resources.EphemeralRequest, "ephemeral-storage-request", "the sidecar's ephemeral-storage request, in a pod of which a container has a limit of it or each has a request")
+	quantity(fs, &c.Resources.EphemeralLimit, "ephemeral-storage-limit", "the sidecar's ephemeral-storage limit, in a pod of which a container has one")
 	fs.Func("stats", "how often the sidecar tells on its stderr what it delivered (`DURATION`, default 0s, which is never)", func(s string) error {
 		d, err := time.ParseDuration(s)
 		if err != nil || d < 0 {

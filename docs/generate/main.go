@@ -107,7 +107,7 @@ func valueWords(a contract.Annotation) string {
 		return "`" + strings.Join(a.Values, "`, `") + "`"
 	case contract.Bool:
 		return "`true`, `false`"
-	case contract.Quantity:
+	case contract.Quantity, contract.Request:
 		return "quantity"
 	case contract.ID:
 		return "number"

@@ -15,6 +15,7 @@ const (
 	Enum                 // one of Annotation.Values
 	Bool                 // "true" or "false"
 	Quantity             // a Kubernetes quantity above zero, such as 64Mi
+	Request              // a Kubernetes quantity of zero or more
 	ID                   // a numeric user or group id, 0 to 2147483647
 	Status               // JSON that the webhook itself writes
 )
@@ -40,21 +41,23 @@ func (a Annotation) Name() string { return Prefix + a.Key }
 
 // Keys of the annotations, without Prefix.
 const (
-	KeyFiles         = "files"
-	KeyMount         = "mount"
-	KeySeed          = "seed"
-	KeyFormat        = "format"
-	KeyStderrFiles   = "stderr-files"
-	KeyReclaim       = "reclaim"
-	KeySizeLimit     = "size-limit"
-	KeyCPURequest    = "cpu-request"
-	KeyCPULimit      = "cpu-limit"
-	KeyMemoryRequest = "memory-request"
-	KeyMemoryLimit   = "memory-limit"
-	KeyRunAsUser     = "run-as-user"
-	KeyRunAsGroup    = "run-as-group"
-	KeyInject        = "inject"
-	KeyStatus        = "status"
+	KeyFiles            = "files"
+	KeyMount            = "mount"
+	KeySeed             = "seed"
+	KeyFormat           = "format"
+	KeyStderrFiles      = "stderr-files"
+	KeyReclaim          = "reclaim"
+	KeySizeLimit        = "size-limit"
+	KeyCPURequest       = "cpu-request"
+	KeyCPULimit         = "cpu-limit"
+	KeyMemoryRequest    = "memory-request"
+	KeyMemoryLimit      = "memory-limit"
+	KeyEphemeralRequest = "ephemeral-storage-request"
+	KeyEphemeralLimit   = "ephemeral-storage-limit"
+	KeyRunAsUser        = "run-as-user"
+	KeyRunAsGroup       = "run-as-group"
+	KeyInject           = "inject"
+	KeyStatus           = "status"
 )
 
 // Values of the mount annotation.
@@ -81,10 +84,14 @@ var Annotations = []Annotation{
 		Doc: "Free the disk blocks of bytes already delivered, while the application goes on appending."},
 	{Key: KeySizeLimit, Kind: Quantity, Default: "none",
 		Doc: "The emptyDir's sizeLimit. A pod that writes more is evicted by the kubelet."},
-	{Key: KeyCPURequest, Kind: Quantity, Default: "chart value", Doc: "CPU request of the sidecar."},
+	{Key: KeyCPURequest, Kind: Request, Default: "chart value", Doc: "CPU request of the sidecar."},
 	{Key: KeyCPULimit, Kind: Quantity, Default: "chart value", Doc: "CPU limit of the sidecar."},
-	{Key: KeyMemoryRequest, Kind: Quantity, Default: "chart value", Doc: "Memory request of the sidecar."},
+	{Key: KeyMemoryRequest, Kind: Request, Default: "chart value", Doc: "Memory request of the sidecar."},
 	{Key: KeyMemoryLimit, Kind: Quantity, Default: "chart value", Doc: "Memory limit of the sidecar."},
+	{Key: KeyEphemeralRequest, Kind: Request, Default: "chart value",
+		Doc: "Ephemeral-storage request of the sidecar, for what the kubelet keeps of its log. By default it has one where a container of the pod has an ephemeral-storage limit, or where each has a request."},
+	{Key: KeyEphemeralLimit, Kind: Quantity, Default: "chart value",
+		Doc: "Ephemeral-storage limit of the sidecar, where a container of the pod has one. The pod's limit is the sum of its containers' limits, and the sidecar's log counts."},
 	{Key: KeyRunAsUser, Kind: ID, Default: "as the container it reads",
 		Doc: "Numeric user id of the sidecar, where the files cannot be read otherwise."},
 	{Key: KeyRunAsGroup, Kind: ID, Default: "as the container it reads",

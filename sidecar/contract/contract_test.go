@@ -112,7 +112,7 @@ func TestLookup(t *testing.T) {
 			t.Errorf("%s: %v; want a hint at %s", key, err, near)
 		}
 	}
-	if _, err := Lookup(Prefix + "x"); !strings.Contains(sentence(err), "cpu-limit, cpu-request, files") {
+	if _, err := Lookup(Prefix + "x"); !strings.Contains(sentence(err), "cpu-limit, cpu-request, ephemeral-storage-limit, ephemeral-storage-request, files") {
 		t.Errorf("x: %v; want the list of keys", err)
 	}
 }

@@ -86,6 +86,12 @@ func (h *hooks) calls(path string) int {
 // that are tested. Several are called in the order of their names.
 func (h *hooks) configure(t *testing.T, name, ns, path string, set ...string) {
 	t.Helper()
+	h.configureAgain(t, "IfNeeded", name, ns, path, set...)
+}
+
+// configureAgain also says whether a webhook that is not ours is asked again after others.
+func (h *hooks) configureAgain(t *testing.T, reinvocation, name, ns, path string, set ...string) {
+	t.Helper()
 	args := []string{"template", "log-bridge", filepath.Join(bed.top, "charts/log-bridge"), "--show-only", "templates/mutatingwebhookconfiguration.yaml"}
 	for _, s := range set {
 		args = append(args, "--set", s)
@@ -102,9 +108,10 @@ func (h *hooks) configure(t *testing.T, name, ns, path string, set ...string) {
 	hook := config["webhooks"].([]any)[0].(map[string]any)
 	hook["clientConfig"] = map[string]any{"url": "https://127.0.0.1:" + h.port + path, "caBundle": h.ca}
 	hook["namespaceSelector"] = map[string]any{"matchLabels": map[string]any{"kubernetes.io/metadata.name": ns}}
-	if path == "/foreign" || path == "/openshift" {
+	if path == "/foreign" || path == "/openshift" || path == "/old-types" {
 		// What is not ours looks at all pods.
 		delete(hook, "matchConditions")
+		hook["reinvocationPolicy"] = reinvocation
 		hook["name"] = strings.TrimPrefix(path, "/") + ".example.com"
 	}
 	manifest, err := json.Marshal(config)
@@ -296,6 +303,75 @@ spec:
 			}
 		})
 	}
+}
+
+// A webhook with old Kubernetes types drops restartPolicy from our sidecar. Our second call puts it
+// back, so that the pod runs; after one that is asked again too, nothing can be done, and the API
+// server, the policy, the check and the probe say what is the matter.
+func TestOldTypes(t *testing.T) {
+	h := startHooks(t)
+	const pods = `
+apiVersion: v1
+kind: Pod
+metadata: {name: emptydir, annotations: {log-bridge.dev/files: /logs/app.log}}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: logs, emptyDir: {}}]
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    command: [sh, -c, 'echo line > /logs/app.log']
+    volumeMounts: [{name: logs, mountPath: /logs}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: file, annotations: {log-bridge.dev/files: "/srv/app.log,/var/log/app/app.log"}}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    command: [sh, -c, 'echo line > /srv/app.log']
+`
+	emptydir, file, _ := strings.Cut(pods, "---")
+	// Somebody else's native sidecar shows whether the webhook is at work. The pod itself has a
+	// restartPolicy too.
+	const native = `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"native"},"spec":{"initContainers":[{"name":"native","image":"x","restartPolicy":"Always"}],"containers":[{"name":"app","image":"x"}]}}`
+	works := func(ns string) {
+		t.Helper()
+		eventually(t, "the other webhook", func() (bool, string) {
+			made, err := post(t, ns, native)
+			return err == nil && strings.Count(made, `"restartPolicy":"Always"`) == 1, fmt.Sprint(made, err)
+		})
+	}
+
+	t.Run("once", func(t *testing.T) {
+		ns := namespace(t)
+		h.configureAgain(t, "Never", "z-old-types", ns, "/old-types")
+		works(ns)
+		out := apply(t, ns, pods)
+		if n := strings.Count(out, "another webhook dropped restartPolicy of container log-bridge"); n != 2 {
+			t.Errorf("warned %d times, want twice:\n%s", n, out)
+		}
+		for _, pod := range []string{"emptydir", "file"} {
+			equalLines(t, lines(t, "the line", atLeast(1), "-n", ns, pod, "-c", "log-bridge"), []string{"line"})
+			kubectl(t, "-n", ns, "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/"+pod, "--timeout=180s")
+		}
+	})
+	t.Run("always", func(t *testing.T) {
+		ns := namespace(t)
+		h.configureAgain(t, "IfNeeded", "z-old-types", ns, "/old-types")
+		works(ns)
+		if out := dryRun(t, ns, file); !strings.Contains(out, "may not be set for init containers without restartPolicy=Always") {
+			t.Errorf("docs/troubleshooting.md has other words than the API server:\n%s", out)
+		}
+		if out := apply(t, ns, emptydir); !strings.Contains(out, "the sidecar of this pod is an ordinary init container") {
+			t.Errorf("the policy does not tell:\n%s", out)
+		}
+		told(t, ns, 1, "Pod/emptydir: has mistakes\n  mistake LB0710: ", "probe: has mistakes\n  mistake LB0822: another admission webhook drops restartPolicy")
+	})
 }
 
 // A platform that gives each container a user of the namespace, as OpenShift does, before our

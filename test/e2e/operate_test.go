@@ -185,6 +185,50 @@ spec:
 	}
 }
 
+// Two releases of the chart in one cluster: one injects and says which it is, the other leaves its pods
+// alone and names it, and the check tells of both.
+func TestTwoReleases(t *testing.T) {
+	ns := namespace(t)
+	another(t, ns, "--set", "webhook.replicas=1")
+	eventually(t, "the second release to inject", func() (bool, string) {
+		out := dryRun(t, ns, annotatedPod, `--output=jsonpath={.metadata.annotations.log-bridge\.dev/status} {.spec.initContainers[*].name}`)
+		// Its configuration's name, another-log-bridge, comes before log-bridge.
+		return strings.Contains(out, `"release":"`+ns+`/another"`) && strings.HasSuffix(out, " log-bridge"), out
+	})
+	apply(t, ns, `
+apiVersion: v1
+kind: Pod
+metadata: {name: both, annotations: {log-bridge.dev/files: "/srv/app.log,/var/log/app/app.log"}}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    command: [sh, -c, 'echo line > /srv/app.log']
+`)
+	equalLines(t, lines(t, "the line", atLeast(1), "-n", ns, "both", "-c", "log-bridge"), []string{"line"})
+	if names := containerNames(t, kubectl(t, "-n", ns, "get", "pod", "both", "-o", "json")); names != "log-bridge log-bridge-seed-app | app" {
+		t.Errorf("containers %s", names)
+	}
+	eventually(t, "the first release's word about it", func() (bool, string) {
+		out := kubectl(t, "-n", "log-bridge", "logs", "-l", "app.kubernetes.io/component=webhook", "--tail=-1")
+		for line := range strings.Lines(out) {
+			if strings.Contains(line, `"name":"both"`) && strings.Contains(line, `"reason":"already-injected"`) && strings.Contains(line, `"by":"`+ns+`/another `) {
+				return true, ""
+			}
+		}
+		return false, out
+	})
+	told(t, ns, 0, "MutatingWebhookConfigurations: has warnings\n  warning LB0821: log-bridge is installed 2 times: MutatingWebhookConfiguration another-log-bridge of release another in namespace "+ns,
+		"; MutatingWebhookConfiguration log-bridge of release log-bridge in namespace log-bridge", "another-log-bridge injects")
+
+	// A release of a name that another namespace has already: Helm refuses, rather than take the first
+	// one's parts away.
+	if out, err := helm(t, ns, "install", "log-bridge", filepath.Join(bed.top, "charts/log-bridge")); err == nil || !strings.Contains(err.Error(), "invalid ownership metadata") {
+		t.Errorf("helm install: %s %v; docs/operations.md has other words", out, err)
+	}
+}
+
 // Helm 3 installs, upgrades, tests and uninstalls the chart too, and Helm 4 may take over between. The
 // caBundle, which the webhook writes, outlives all of it.
 func TestHelm3(t *testing.T) {

@@ -73,6 +73,8 @@ func TestMistakeToldAtApply(t *testing.T) {
 		`{log-bridge.dev/files: /a, log-bridge.dev/mount: folder}`:                 `log-bridge.dev/mount: "folder" is none of auto, file, directory`,
 		`{log-bridge.dev/files: /a, log-bridge.dev/seed: "yes"}`:                   `log-bridge.dev/seed: "yes" is none of true, false`,
 		`{log-bridge.dev/files: /a, log-bridge.dev/size-limit: "0"}`:               `log-bridge.dev/size-limit: "0" is not a quantity above zero`,
+		`{log-bridge.dev/files: /a, log-bridge.dev/cpu-request: -5m}`:              `log-bridge.dev/cpu-request: "-5m" is not a quantity of zero or more`,
+		`{log-bridge.dev/files: /a, log-bridge.dev/cpu-request: "0"}`:              "",
 		`{log-bridge.dev/files: /a, log-bridge.dev/cpu-limit: lots}`:               `log-bridge.dev/cpu-limit: "lots" is not a quantity above zero`,
 		`{log-bridge.dev/files: /a, log-bridge.dev/run-as-user: root}`:             `log-bridge.dev/run-as-user: "root" is not a numeric id`,
 		`{log-bridge.dev/files: /a, log-bridge.dev/inject: "no"}`:                  `log-bridge.dev/inject: "no" is none of true, false`,

@@ -42,6 +42,9 @@ const (
 	failed    = "failed"
 )
 
+// mended is the reason where an injected pod was given back what another webhook dropped.
+const mended = "mended"
+
 // Counter counts decisions by result and reason. The reason of a refusal is the
 // code of its first finding, of a pod left alone its inject.Reason.
 func Counter() *prometheus.CounterVec {
@@ -233,6 +236,9 @@ func (h handler) answer(ctx context.Context, req request, start time.Time) (*adm
 		}
 		kind := admissionv1.PatchTypeJSONPatch
 		response.Patch, response.PatchType = patch, &kind
+		if result.Mended {
+			reason = mended
+		}
 	}
 	more := result.MoreOthers
 	for _, f := range result.Findings {
@@ -247,7 +253,11 @@ func (h handler) answer(ctx context.Context, req request, start time.Time) (*adm
 	if more > 0 {
 		response.Warnings = append(response.Warnings, fmt.Sprintf("log-bridge: and %d more; `log-bridge-webhook check -f` lists them", more))
 	}
-	return h.done(req, start, outcome, reason, response, "findings", codes(result.Findings)), nil
+	attrs := []any{"findings", codes(result.Findings)}
+	if result.By != "" {
+		attrs = append(attrs, "by", contract.Brief(result.By))
+	}
+	return h.done(req, start, outcome, reason, response, attrs...), nil
 }
 
 // done counts and logs one decision in one line.

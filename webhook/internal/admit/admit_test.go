@@ -135,7 +135,9 @@ func TestLog(t *testing.T) {
 		"injected":   {decide, `{"metadata":{"name":"web","annotations":{"log-bridge.dev/files":"/a"}},` + spec, "injected", "", "web", ""},
 		"refused":    {decide, `{"metadata":{"generateName":"web-","annotations":{"log-bridge.dev/files":"a"}},` + spec, "refused", "LB0103", "", "web-"},
 		"left alone": {decide, `{"metadata":{"name":"web","annotations":{"log-bridge.dev/inject":"false"}},` + spec, "left-alone", "declined", "web", ""},
-		"failed":     {func(context.Context, *corev1.Pod) inject.Result { panic("a defect") }, `{"metadata":{"generateName":"web-"},` + spec, "failed", "panic", "", "web-"},
+		"mended": {decide, `{"metadata":{"name":"web","annotations":{"log-bridge.dev/files":"/a","log-bridge.dev/status":"{\"version\":\"0.9\",\"release\":\"logs/other\"}"}},"spec":{"containers":[{"name":"app","image":"x"}],"initContainers":[{"name":"log-bridge","volumeMounts":[{"name":"log-bridge","mountPath":"/log-bridge"}]}]}}`,
+			"injected", "mended", "web", ""},
+		"failed": {func(context.Context, *corev1.Pod) inject.Result { panic("a defect") }, `{"metadata":{"generateName":"web-"},` + spec, "failed", "panic", "", "web-"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log bytes.Buffer
@@ -162,6 +164,20 @@ func TestLog(t *testing.T) {
 				t.Errorf("counted %v times", n)
 			}
 		})
+	}
+}
+
+// Of a pod that another release has injected, the log names the release, and the pod is left alone.
+func TestNamesWhoInjected(t *testing.T) {
+	s := serve(t, decide)
+	a := s.ask(t, `{"metadata":{"annotations":{"log-bridge.dev/files":"/a","log-bridge.dev/status":"{\"version\":\"0.9\",\"release\":\"logs/other\",\"entries\":[{\"entry\":\"app:/a\"}]}"}},
+		"spec":{"containers":[{"name":"app","image":"x"}],"initContainers":[{"name":"log-bridge","restartPolicy":"Always","volumeMounts":[{"name":"log-bridge","mountPath":"/log-bridge"}]}]}}`)
+	if !a.Allowed || len(a.Patch) > 0 || len(a.Warnings) > 0 {
+		t.Errorf("answer %+v, want an admission without a patch", a)
+	}
+	s.counted(t, "left-alone", "already-injected")
+	if !strings.Contains(s.log.String(), `by="logs/other 0.9"`) {
+		t.Errorf("the log does not name the release:\n%s", &s.log)
 	}
 }
 

@@ -103,6 +103,9 @@ const (
 	LB0405 Code = "LB0405"
 	LB0406 Code = "LB0406"
 	LB0407 Code = "LB0407"
+	LB0410 Code = "LB0410"
+	LB0411 Code = "LB0411"
+	LB0412 Code = "LB0412"
 	LB0501 Code = "LB0501"
 	LB0502 Code = "LB0502"
 	LB0503 Code = "LB0503"
@@ -112,6 +115,7 @@ const (
 	LB0702 Code = "LB0702"
 	LB0703 Code = "LB0703"
 	LB0704 Code = "LB0704"
+	LB0710 Code = "LB0710"
 	LB0801 Code = "LB0801"
 	LB0802 Code = "LB0802"
 	LB0803 Code = "LB0803"
@@ -121,6 +125,8 @@ const (
 	LB0807 Code = "LB0807"
 	LB0808 Code = "LB0808"
 	LB0809 Code = "LB0809"
+	LB0821 Code = "LB0821"
+	LB0822 Code = "LB0822"
 )
 
 // Codes is the table of findings, from which the reference is made.
@@ -168,6 +174,9 @@ var Codes = []Row{
 	{LB0405, Mistake, "Quantity that cannot be compared", "Write it with a suffix, such as 64Mi or 100m."},
 	{LB0406, Warning, "Processes that can reach the sidecar", "Nothing, if the pod's containers trust one another: with shareProcessNamespace or hostPID, a process of the same user or of root can stop the sidecar."},
 	{LB0407, Warning, "Root by exception", "Let the application write logs that others may read, or set log-bridge.dev/run-as-user to 0."},
+	{LB0410, Note, "Ephemeral-storage limit of the pod", "Nothing. The sidecar's log counts, so the sidecar has a limit of its own; log-bridge.dev/ephemeral-storage-limit changes it."},
+	{LB0411, Warning, "ephemeral-storage-limit in a pod without such a limit", "Take log-bridge.dev/ephemeral-storage-limit away: without it the pod's ephemeral storage has no limit."},
+	{LB0412, Warning, "Sidecar whose fields another webhook has dropped", "Nothing at once: log-bridge puts them back. Update the other webhook, whose Kubernetes types are too old."},
 	{LB0501, Warning, "Pod on Windows", "Nothing: the sidecar runs on Linux."},
 	{LB0502, Warning, "Mirror of a static pod", "Run inject on the manifest on the node."},
 	{LB0503, Warning, "Annotations edited after the injection", "Take the log-bridge parts out of the manifest, or edit the template."},
@@ -177,6 +186,7 @@ var Codes = []Row{
 	{LB0702, Warning, "Annotated pod in a namespace that is left out", "Take the label log-bridge.dev/inject=false from the namespace, or the namespace out of the chart's webhook.excludedNamespaces; then delete the pod."},
 	{LB0703, Mistake, "Sidecar's image that a node cannot pull", "Keep the image where the node can pull it: image.repository, image.digest and prePull of the chart."},
 	{LB0704, Mistake, "Container of log-bridge that does not start or does not stay", "Read the sentence in its log, which names the remedy."},
+	{LB0710, Mistake, "Sidecar that is an ordinary init container", "Update the webhook that drops restartPolicy from containers, then delete the pod."},
 	{LB0801, Mistake, "Cluster without log-bridge", "Install the chart."},
 	{LB0802, Mistake, "MutatingWebhookConfiguration without a usable caBundle", "Certificates of mode self: the webhook writes it, so look at its pods. cert-manager: look at its cainjector. provided: set certificates.provided.caBundle."},
 	{LB0803, Mistake, "Certificate that the API server does not accept", "Renew it, or put the authority that signed it into the caBundle, as the sentence says."},
@@ -186,4 +196,6 @@ var Codes = []Row{
 	{LB0807, Mistake, "Webhook that does not inject", "If its pods are ready, the API server cannot reach them: a firewall or a NetworkPolicy has to let it reach webhook.port; where it cannot reach pods at all, set webhook.hostNetwork."},
 	{LB0808, Warning, "Probe that somebody else refuses", "Read the sentence: a quota, a policy or another webhook refuses the probe, and may refuse annotated pods too."},
 	{LB0809, Warning, "Part that you may not look at", "Ask for the permission that the sentence names, or have somebody check who has it."},
+	{LB0821, Warning, "Several releases of log-bridge", "Uninstall all but one, or give each its own namespaces with webhook.excludedNamespaces."},
+	{LB0822, Mistake, "Webhook that drops restartPolicy", "Update the other webhook, whose Kubernetes types are too old, or set its reinvocationPolicy to Never, so that log-bridge's second call mends the pod."},
 }

@@ -34,6 +34,9 @@ import (
 type Config struct {
 	// Version of the webhook, for the status annotation.
 	Version string
+	// Release of the chart that the webhook belongs to, as NAMESPACE/NAME, for the status
+	// annotation: a cluster may have several. Empty without one.
+	Release string
 	// Image of the sidecar. No annotation changes it.
 	Image string
 	// PullPolicy of the sidecar's image; empty is Kubernetes' own default.
@@ -50,6 +53,9 @@ type Config struct {
 // Resources are quantities of one container; zero is none.
 type Resources struct {
 	CPURequest, CPULimit, MemoryRequest, MemoryLimit resource.Quantity
+	// EphemeralRequest and EphemeralLimit are of ephemeral storage. The limit is used only
+	// in a pod of which a container has one.
+	EphemeralRequest, EphemeralLimit resource.Quantity
 }
 
 // DefaultResources are those of a chart that nobody changed.
@@ -59,11 +65,17 @@ type Resources struct {
 // need: a leak hits the sidecar before the node. There is no cpu limit, because a
 // low one only makes the pod's start slower (the gate waits for the sidecar) and
 // the delivery of a burst later.
+//
+// The ephemeral-storage limit covers what a kubelet with its own defaults keeps of the
+// sidecar's log: five files of 10 MiB, and the one that it is compressing.
 func DefaultResources() Resources {
 	return Resources{
 		CPURequest:    resource.MustParse("5m"),
 		MemoryRequest: resource.MustParse("16Mi"),
 		MemoryLimit:   resource.MustParse("64Mi"),
+
+		EphemeralRequest: resource.MustParse("10Mi"),
+		EphemeralLimit:   resource.MustParse("60Mi"),
 	}
 }
 
@@ -132,7 +144,11 @@ const (
 // Result is what is to be done with a pod. Exactly one holds: LeftAlone is not
 // empty, Mistakes is not empty, or Operations is not empty.
 type Result struct {
-	LeftAlone  Reason
+	LeftAlone Reason
+	// By is who injected the pod that came, where its status says so.
+	By string
+	// Mended: the pod has our parts, and Operations put back what another webhook dropped.
+	Mended     bool
 	Shares     []Share
 	Operations []jsonpatch.Operation
 	// Findings in the order found, mistakes and others: the first MaxFindings of each.
@@ -163,6 +179,9 @@ func (r Result) Refusal() string {
 func Pod(ctx context.Context, pod *corev1.Pod, c Config) Result {
 	p := &planner{ctx: ctx, whole: pod, pod: pod, config: c}
 	if reason, done := p.leaveAlone(); done {
+		if reason == Already {
+			return p.already()
+		}
 		if p.mistaken() {
 			reason = ""
 		}
@@ -177,6 +196,15 @@ func Pod(ctx context.Context, pod *corev1.Pod, c Config) Result {
 		}
 	}
 	return p.result(Result{Shares: p.shares, Operations: p.operations()})
+}
+
+// already decides about a pod that has our parts: what another webhook dropped is put back.
+func (p *planner) already() Result {
+	r := Result{LeftAlone: Already, By: p.status().by()}
+	if ops := p.mend(); len(ops) > 0 {
+		r.LeftAlone, r.Mended, r.Operations = "", true, ops
+	}
+	return p.result(r)
 }
 
 // share finds the way of each entry.
@@ -381,10 +409,19 @@ func (p *planner) isWindows() bool {
 // copy of a running pod, or in the output of `inject`. The status annotation alone
 // is not enough, since it may have been copied without the rest.
 func (p *planner) injected() bool {
-	return p.hasStatus() && slices.ContainsFunc(p.pod.Spec.InitContainers, func(c corev1.Container) bool {
-		return c.Name == contract.Container &&
-			slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == contract.Volume && m.MountPath == contract.Root })
-	})
+	return p.hasStatus() && slices.ContainsFunc(p.pod.Spec.InitContainers, isSidecar)
+}
+
+// status is what an earlier injection wrote; zero if it cannot be read.
+func (p *planner) status() Status {
+	var s Status
+	// A text that is larger than we write is not ours. Three bytes of it could become a
+	// hundred of memory.
+	text := p.pod.Annotations[annotation(contract.KeyStatus)]
+	if len(text) > MaxAnnotations || strings.Count(text, ",") > 32*contract.MaxEntries || json.Unmarshal([]byte(text), &s) != nil {
+		return Status{}
+	}
+	return s
 }
 
 func (p *planner) hasStatus() bool {
@@ -396,13 +433,7 @@ func (p *planner) hasStatus() bool {
 // manifest that was taken from a running pod: the sidecar's arguments stay what they
 // were.
 func (p *planner) compareStatus() {
-	var status Status
-	// A text that is larger than we write is not ours. Three bytes of it could become a
-	// hundred of memory.
-	text := p.pod.Annotations[annotation(contract.KeyStatus)]
-	if len(text) > MaxAnnotations || strings.Count(text, ",") > 32*contract.MaxEntries || json.Unmarshal([]byte(text), &status) != nil {
-		status = Status{}
-	}
+	status := p.status()
 	var wants []contract.Entry
 	for _, key := range []string{contract.KeyFiles, contract.KeyStderrFiles} {
 		value, ok := p.pod.Annotations[annotation(key)]

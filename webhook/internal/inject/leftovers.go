@@ -148,7 +148,7 @@ func (p *planner) checkParts() {
 
 // isSeeder recognises a seeding container of ours.
 func isSeeder(c *corev1.Container) bool {
-	return len(c.Command) > 1 && c.Command[0] == seedBinary && c.Command[1] == "seed"
+	return strings.HasPrefix(c.Name, contract.SeedContainerPrefix) && len(c.Command) > 1 && c.Command[0] == seedBinary && c.Command[1] == "seed"
 }
 
 // checkNames refuses a pod that uses our names for something else, and one in which

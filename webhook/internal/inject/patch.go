@@ -18,9 +18,16 @@ const safeToEvict = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volume
 
 // Status is the JSON value of the status annotation.
 type Status struct {
-	Version string   `json:"version"`
+	Version string `json:"version"`
+	// Release is the chart's release that injected, as NAMESPACE/NAME.
+	Release string   `json:"release,omitempty"`
 	Entries []Share  `json:"entries"`
 	Notes   []string `json:"notes,omitempty"`
+}
+
+// by names who wrote the status, for a log.
+func (s Status) by() string {
+	return strings.TrimSpace(s.Release + " " + s.Version)
 }
 
 // operations are written by hand, each an addition, against the pod as the API
@@ -61,7 +68,7 @@ func (p *planner) operations() []jsonpatch.Operation {
 
 // annotations come first, so that they are all that is read of a patch cut short.
 func (p *planner) annotations() []jsonpatch.Operation {
-	status := Status{Version: p.config.Version, Entries: p.shares}
+	status := Status{Version: p.config.Version, Release: p.config.Release, Entries: p.shares}
 	size := 0
 	for i, f := range p.findings {
 		if size += len(f.String()); size > MaxMessage {

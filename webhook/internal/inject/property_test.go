@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/component-helpers/resource"
 	psa "k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/policy"
@@ -85,6 +86,7 @@ func TestRandomPods(t *testing.T) {
 			t.Errorf("seed %d: a second time: left alone %q, %v", seed, again.LeftAlone, again.Findings)
 		}
 		copied(t, seed, text)
+		mended(t, seed, text)
 		// Another webhook comes after us and puts its own parts before ours.
 		foreign := corev1.Container{Name: "foreign", VolumeMounts: []corev1.VolumeMount{{Name: "foreign", MountPath: "/etc/foreign"}}}
 		after.Spec.InitContainers = append([]corev1.Container{foreign}, after.Spec.InitContainers...)
@@ -100,7 +102,7 @@ func TestRandomPods(t *testing.T) {
 		}
 	}
 	// The generator must reach what is to be tested.
-	for _, what := range []string{"injected", "not injected", "restricted", "volume", "directory", "file", "LB0201", "LB0301", "LB0302", "LB0305", "LB0312", "LB0401"} {
+	for _, what := range []string{"injected", "not injected", "restricted", "volume", "directory", "file", "LB0201", "LB0301", "LB0302", "LB0305", "LB0312", "LB0401", "LB0410"} {
 		if seen[what] < 10 {
 			t.Errorf("%q came %d times among the random pods; the generator no longer tests it", what, seen[what])
 		}
@@ -325,14 +327,10 @@ func budget(before, after *corev1.Pod) error {
 	if a, b := qos(before), qos(after); b < a {
 		return fmt.Errorf("QoS class %d became %d", a, b)
 	}
-	limit := func(pod *corev1.Pod) string {
-		q := resource.PodLimits(pod, resource.PodResourcesOptions{})[corev1.ResourceEphemeralStorage]
-		return q.String()
-	}
-	if a, b := limit(before), limit(after); a != b {
-		return fmt.Errorf("ephemeral-storage limit %s became %s", a, b)
-	}
 	sidecar := after.Spec.InitContainers[0].Resources
+	if err := ephemeral(before, after, sidecar); err != nil {
+		return err
+	}
 	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 		request, requested := sidecar.Requests[name]
 		limit, limited := sidecar.Limits[name]
@@ -351,10 +349,66 @@ func budget(before, after *corev1.Pod) error {
 			return fmt.Errorf("every container has a %s limit, the sidecar has none", name)
 		}
 	}
-	if _, ok := sidecar.Limits[corev1.ResourceEphemeralStorage]; ok {
-		return fmt.Errorf("the sidecar has an ephemeral-storage limit")
+	return nil
+}
+
+// ephemeral checks that a pod's ephemeral-storage limit grows by what the kubelet keeps of the
+// sidecar's log, and that a pod without one gets none.
+func ephemeral(before, after *corev1.Pod, sidecar corev1.ResourceRequirements) error {
+	const name = corev1.ResourceEphemeralStorage
+	a, limited := resource.PodLimits(before, resource.PodResourcesOptions{})[name]
+	b, still := resource.PodLimits(after, resource.PodResourcesOptions{})[name]
+	own, has := sidecar.Limits[name]
+	if limited != still || limited != has {
+		return fmt.Errorf("ephemeral-storage limit: the pod had one: %v, has one: %v, the sidecar: %v", limited, still, has)
+	}
+	if !limited {
+		return nil
+	}
+	a.Add(own)
+	if log := apiresource.MustParse("60Mi"); own.Cmp(log) < 0 || a.Cmp(b) != 0 {
+		return fmt.Errorf("the sidecar's ephemeral-storage limit is %s, and the pod's %s, want the sum %s", own.String(), b.String(), a.String())
+	}
+	if request, ok := sidecar.Requests[name]; !ok || request.Cmp(own) >= 0 {
+		return fmt.Errorf("ephemeral-storage request %s of a limit of %s; the API server takes the limit if there is none", request.String(), own.String())
 	}
 	return nil
+}
+
+// mended drops from an injected pod what a webhook with old Kubernetes types drops, and checks that
+// a second call puts all of it back.
+func mended(t *testing.T, seed uint64, text []byte) {
+	t.Helper()
+	var whole map[string]any
+	if err := json.Unmarshal(text, &whole); err != nil {
+		t.Fatal(err)
+	}
+	containers := whole["spec"].(map[string]any)["initContainers"].([]any)
+	for _, c := range containers {
+		m := c.(map[string]any)
+		command, _ := m["command"].([]any)
+		if m["name"] != contract.Container && !(len(command) > 1 && command[0] == "/log-bridge/.bin/log-bridge") {
+			continue
+		}
+		delete(m, "restartPolicy")
+		delete(m["securityContext"].(map[string]any), "seccompProfile")
+	}
+	dropped, err := json.Marshal(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pod, want, have corev1.Pod
+	decode(t, dropped, &pod)
+	r := inject.Pod(t.Context(), &pod, config())
+	promised(t, r)
+	if !r.Mended || len(r.Findings) == 0 || r.Findings[0].Code != inject.LB0412 {
+		t.Errorf("seed %d: mended %v, said %v", seed, r.Mended, r.Findings)
+	}
+	decode(t, text, &want)
+	decode(t, apply(t, dropped, r), &have)
+	if !reflect.DeepEqual(have, want) {
+		t.Errorf("seed %d: what another webhook dropped is not put back: %v", seed, r.Operations)
+	}
 }
 
 // qos is 0 for BestEffort, 1 for Burstable, 2 for Guaranteed, from the documentation of
@@ -370,7 +424,7 @@ func qos(pod *corev1.Pod) int {
 		for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 			limit, limited := c.Resources.Limits[name]
 			request, requested := c.Resources.Requests[name]
-			any = any || limited || requested
+			any = any || !limit.IsZero() || !request.IsZero() // zero counts as none
 			all = all && limited && (!requested || request.Cmp(limit) == 0)
 		}
 	}
@@ -381,6 +435,27 @@ func qos(pod *corev1.Pod) int {
 		return 1
 	}
 	return 0
+}
+
+// A BestEffort pod becomes Burstable by the sidecar's requests and its memory limit, and stays what it
+// is without them, as docs/sharing.md says.
+func TestBestEffort(t *testing.T) {
+	plain := []byte(`{"metadata":{"annotations":{"log-bridge.dev/files":"/app/app.log"}},"spec":{"containers":[{"name":"app","image":"x"}]}}`)
+	zero := []byte(strings.Replace(string(plain), `"}}`, `","log-bridge.dev/cpu-request":"0","log-bridge.dev/memory-request":"0"}}`, 1))
+	without := config()
+	without.Resources.MemoryLimit = apiresource.Quantity{}
+	for _, c := range []struct {
+		pod    []byte
+		config inject.Config
+		class  int
+	}{{plain, config(), 1}, {plain, without, 1}, {zero, config(), 1}, {zero, without, 0}} {
+		var pod, after corev1.Pod
+		decode(t, c.pod, &pod)
+		decode(t, apply(t, c.pod, inject.Pod(t.Context(), &pod, c.config)), &after)
+		if class := qos(&after); class != c.class {
+			t.Errorf("QoS class %d, want %d: %+v", class, c.class, after.Spec.InitContainers[0].Resources)
+		}
+	}
 }
 
 // tokenless checks that no container of ours would be given a token.

@@ -29,7 +29,7 @@ func TestSayings(t *testing.T) {
 		{"a misspelt key, though nothing is asked", "log-bridge.dev/file: /app/app.log", app, []string{
 			"log-bridge.dev/file: there is no such annotation; did you mean log-bridge.dev/files? [LB0101]"}},
 		{"a key nobody can guess", files("/x\nlog-bridge.dev/wibble: x"), app, []string{
-			"log-bridge.dev/wibble: there is no such annotation; behind log-bridge.dev/ may stand: cpu-limit, cpu-request, files, format, inject, memory-limit, memory-request, mount, reclaim, run-as-group, run-as-user, seed, size-limit, status, stderr-files [LB0101]"}},
+			"log-bridge.dev/wibble: there is no such annotation; behind log-bridge.dev/ may stand: cpu-limit, cpu-request, ephemeral-storage-limit, ephemeral-storage-request, files, format, inject, memory-limit, memory-request, mount, reclaim, run-as-group, run-as-user, seed, size-limit, status, stderr-files [LB0101]"}},
 		{"a word that is not in the list", files("/x\nlog-bridge.dev/mount: volume"), app, []string{
 			`log-bridge.dev/mount: "volume" is none of auto, file, directory [LB0102]`}},
 		{"no boolean", files("/x\nlog-bridge.dev/reclaim: 'yes'"), app, []string{
@@ -42,6 +42,8 @@ func TestSayings(t *testing.T) {
 			`log-bridge.dev/cpu-limit: "0" is not above zero; write a quantity such as 100m, or take the annotation away [LB0102]`}},
 		{"a negative quantity", files("/x\nlog-bridge.dev/size-limit: '-1'"), app, []string{
 			`log-bridge.dev/size-limit: "-1" is not above zero; write a quantity such as 1Gi, or take the annotation away [LB0102]`}},
+		{"a negative request", files("/x\nlog-bridge.dev/cpu-request: -5m"), app, []string{
+			`log-bridge.dev/cpu-request: "-5m" is below zero; write a quantity such as 100m, or 0 [LB0102]`}},
 		{"no id", files("/x\nlog-bridge.dev/run-as-user: nginx"), app, []string{
 			`log-bridge.dev/run-as-user: "nginx" is not a numeric id; write a number from 0 to 2147483647 [LB0102]`}},
 		{"an id out of range", files("/x\nlog-bridge.dev/run-as-group: '2147483648'"), app, []string{
@@ -202,6 +204,14 @@ func TestSayings(t *testing.T) {
 			"with shareProcessNamespace: true, processes of the pod's other containers see the sidecar; those of its user or of root can stop it, and root with CAP_SYS_PTRACE can read the volumes it has; where they are not to be trusted, take shareProcessNamespace away or let them run as another user [LB0406]"}},
 		{"the node's process namespace", files("/x"), app + "\nhostPID: true", []string{
 			"with hostPID: true, processes of the pod's other containers see the sidecar; those of its user or of root can stop it, and root with CAP_SYS_PTRACE can read the volumes it has; where they are not to be trusted, take hostPID away or let them run as another user [LB0406]"}},
+		{"a request of zero in a Guaranteed pod", files("/x\nlog-bridge.dev/cpu-request: '0'"), "containers: [{name: app, image: a, resources: {limits: {cpu: 1, memory: 1Gi}}}]", []string{
+			"log-bridge.dev/cpu-request: 0 would cost the pod its QoS class Guaranteed, for which requests equal limits above zero; raise it or take it away [LB0403]"}},
+		{"an ephemeral-storage limit where the pod has none", files("/x\nlog-bridge.dev/ephemeral-storage-limit: 1Gi"), app, []string{
+			"log-bridge.dev/ephemeral-storage-limit does nothing: no container of the pod has an ephemeral-storage limit, so the sidecar's would be that of the whole pod; take it away [LB0411]"}},
+		{"an ephemeral-storage request above the limit", files("/x\nlog-bridge.dev/ephemeral-storage-limit: 1Mi\nlog-bridge.dev/ephemeral-storage-request: 2Mi"),
+			"containers: [{name: app, image: a, resources: {limits: {ephemeral-storage: 1Gi}}}]", []string{
+				"log-bridge.dev/ephemeral-storage-request: 2Mi is more than the limit of 1Mi in log-bridge.dev/ephemeral-storage-limit; raise the limit or lower the request [LB0106]",
+				"a container of the pod has an ephemeral-storage limit, so the sidecar has one of 1Mi for its log, and the pod's limit grows by that [LB0410]"}},
 
 		{"Windows", files("/x"), app + "\nos: {name: windows}", []string{
 			"this pod runs on Windows, the sidecar on Linux only; the pod is left as it is [LB0501]"}},
@@ -223,6 +233,7 @@ func TestSayings(t *testing.T) {
 		{"an entry named twice", files("/x, app:/x, /x"), app, nil},
 		{"tomcat's directory", files("/usr/local/tomcat/logs/*.log"), app, nil},
 		{"a directory named like a library", files("/library/*.log"), app, nil},
+		{"requests of zero", files("/x\nlog-bridge.dev/cpu-request: '0'\nlog-bridge.dev/memory-request: 0Mi\nlog-bridge.dev/ephemeral-storage-request: '0'"), app, nil},
 		{"lines to stderr only", "log-bridge.dev/stderr-files: /x", app, nil},
 		{"run-as-user 0 where the container may be root", files("/x\nlog-bridge.dev/run-as-user: '0'"), "containers: [{name: app, image: a, securityContext: {runAsNonRoot: false, runAsUser: 0}}]\nsecurityContext: {runAsNonRoot: true}", nil},
 	} {

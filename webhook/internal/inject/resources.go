@@ -11,9 +11,15 @@ import (
 // lower cpu limit the start of a pod gets slow, since the next container waits for
 // the sidecar: 5m kept it for 4.4 s, 100m for 1.1 s.
 var (
-	neededCPU    = resource.MustParse("100m")
-	neededMemory = resource.MustParse("64Mi")
+	neededCPU       = resource.MustParse("100m")
+	neededMemory    = resource.MustParse("64Mi")
+	neededEphemeral = resource.MustParse("60Mi")
 )
+
+// seededEphemeral is added to the ephemeral-storage limit where directories are seeded:
+// our program, which is copied too, takes 5 MiB of it, and what an image holds in a
+// directory of logs is small as a rule. How much it is cannot be known here.
+var seededEphemeral = resource.MustParse("64Mi")
 
 // ask is what is known about one resource of the sidecar.
 type ask struct {
@@ -29,8 +35,7 @@ type ask struct {
 // Requests are always set, since an HPA gives up on a pod that has a container
 // without; except in a pod with resources of its own, whose containers must not ask
 // for more than it has. A limit is set where every container of the pod has one,
-// since a quota then asks for it of each. An ephemeral-storage limit is never set:
-// alone it would become that of the whole pod.
+// since a quota then asks for it of each.
 func (p *planner) resources() corev1.ResourceRequirements {
 	pod := p.pod.Spec.Resources
 	wholePod := pod != nil && len(pod.Requests)+len(pod.Limits) > 0
@@ -46,14 +51,7 @@ func (p *planner) resources() corev1.ResourceRequirements {
 		{corev1.ResourceMemory, contract.KeyMemoryRequest, contract.KeyMemoryLimit, p.set.memoryRequest, p.set.memoryLimit,
 			p.config.Resources.MemoryRequest, p.config.Resources.MemoryLimit, neededMemory},
 	} {
-		if a.request != nil && a.limit != nil {
-			switch given := say("%s: %s", annotation(a.requestKey), a.request); {
-			case a.request.Cmp(*a.limit) > 0:
-				p.say(LB0106, "%s is more than the limit of %s in %s; raise the limit or lower the request", given, a.limit, annotation(a.limitKey))
-			case guaranteed && a.request.Cmp(*a.limit) != 0:
-				p.say(LB0403, "%s is less than the limit of %s in %s, and the pod would lose its QoS class Guaranteed; make them equal", given, a.limit, annotation(a.limitKey))
-			}
-		}
+		p.compare(a, guaranteed)
 		request, limit := a.request, a.limit
 		switch {
 		case wholePod:
@@ -66,7 +64,71 @@ func (p *planner) resources() corev1.ResourceRequirements {
 		set(&r.Requests, a.name, request)
 		set(&r.Limits, a.name, limit)
 	}
+	p.ephemeral(&r)
 	return r
+}
+
+// compare refuses quantities of annotations that contradict each other or the pod.
+func (p *planner) compare(a ask, guaranteed bool) {
+	if a.request == nil {
+		return
+	}
+	given := say("%s: %s", annotation(a.requestKey), a.request)
+	switch {
+	case a.limit == nil && guaranteed && a.request.IsZero():
+		p.say(LB0403, "%s would cost the pod its QoS class Guaranteed, for which requests equal limits above zero; raise it or take it away", given)
+	case a.limit == nil:
+	case a.request.Cmp(*a.limit) > 0:
+		p.say(LB0106, "%s is more than the limit of %s in %s; raise the limit or lower the request", given, a.limit, annotation(a.limitKey))
+	case guaranteed && a.request.Cmp(*a.limit) != 0:
+		p.say(LB0403, "%s is less than the limit of %s in %s, and the pod would lose its QoS class Guaranteed; make them equal", given, a.limit, annotation(a.limitKey))
+	}
+}
+
+// ephemeral sets the request and the limit of ephemeral storage.
+//
+// The kubelet adds up the limits of all containers that have one and evicts a pod that
+// uses more than the sum: its writable layers, its emptyDirs and the logs of all its
+// containers. The sidecar's log is a copy of what the application wrote, so it needs a
+// limit of its own or it lives at the application's expense. In a pod without any such
+// limit ours would become that of the whole pod. Resources of the pod as a whole do not
+// include ephemeral storage.
+//
+// Without a request of ours the API server would take the limit for it.
+func (p *planner) ephemeral(r *corev1.ResourceRequirements) {
+	const name = corev1.ResourceEphemeralStorage
+	a := ask{name, contract.KeyEphemeralRequest, contract.KeyEphemeralLimit, p.set.ephemeralRequest, p.set.ephemeralLimit,
+		p.config.Resources.EphemeralRequest, p.config.Resources.EphemeralLimit, neededEphemeral}
+	p.compare(a, false)
+	limited, requested := false, true
+	for _, c := range p.containers() {
+		_, has := c.Resources.Limits[name]
+		limited = limited || has
+		_, has = c.Resources.Requests[name]
+		requested = requested && has
+	}
+	if !limited {
+		if a.limit != nil {
+			p.say(LB0411, "%s does nothing: no container of the pod has an ephemeral-storage limit, so the sidecar's would be that of the whole pod; take it away", annotation(a.limitKey))
+		}
+		if requested && a.request == nil && !a.usualRequest.IsZero() {
+			a.request = &a.usualRequest
+		}
+		set(&r.Requests, name, a.request)
+		return
+	}
+	if len(p.tail.Seeded) > 0 {
+		for _, q := range []*resource.Quantity{&a.usualCap, &a.neededCap} {
+			if !q.IsZero() {
+				*q = q.DeepCopy()
+				q.Add(seededEphemeral)
+			}
+		}
+	}
+	request, limit := a.usual(true)
+	set(&r.Requests, name, request)
+	set(&r.Limits, name, limit)
+	p.say(LB0410, "a container of the pod has an ephemeral-storage limit, so the sidecar has one of %s for its log, and the pod's limit grows by that", limit)
 }
 
 // same is one quantity for both, as the QoS class Guaranteed wants.

@@ -25,6 +25,7 @@ type settings struct {
 	sizeLimit          *resource.Quantity
 
 	cpuRequest, cpuLimit, memoryRequest, memoryLimit *resource.Quantity
+	ephemeralRequest, ephemeralLimit                 *resource.Quantity
 	runAsUser, runAsGroup                            *int64
 }
 
@@ -131,13 +132,17 @@ func (s *settings) read(row contract.Annotation, value string) (Code, error) {
 		case contract.KeyReclaim:
 			s.reclaim = b
 		}
-	case contract.Quantity:
+	case contract.Quantity, contract.Request:
 		q, err := ParseQuantity(value)
 		if err != nil {
 			return LB0102, sentence("%q is not a quantity; write one such as %s", value, exampleQuantity(row.Key))
 		}
-		// A quantity of 0 reads as "no limit" to one and as "nothing allowed" to another.
-		if q.Sign() <= 0 {
+		// A limit of 0 reads as "no limit" to one and as "nothing allowed" to another. A request
+		// of 0 means one thing.
+		if row.Kind == contract.Request && q.Sign() < 0 {
+			return LB0102, sentence("%q is below zero; write a quantity such as %s, or 0", value, exampleQuantity(row.Key))
+		}
+		if row.Kind == contract.Quantity && q.Sign() <= 0 {
 			return LB0102, sentence("%q is not above zero; write a quantity such as %s, or take the annotation away", value, exampleQuantity(row.Key))
 		}
 		if wrong := implausible(row.Key, q); wrong != "" {
@@ -170,6 +175,10 @@ func (s *settings) quantity(key string) **resource.Quantity {
 		return &s.memoryRequest
 	case contract.KeyMemoryLimit:
 		return &s.memoryLimit
+	case contract.KeyEphemeralRequest:
+		return &s.ephemeralRequest
+	case contract.KeyEphemeralLimit:
+		return &s.ephemeralLimit
 	default:
 		return &s.sizeLimit
 	}

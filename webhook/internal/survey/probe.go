@@ -72,6 +72,9 @@ func try(ctx context.Context, api dynamic.Interface, namespace string, pod *unst
 	switch {
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), cannotCreate):
 		return NotTried, finding(inject.LB0809, "whether an annotated pod gets the sidecar is not known, since that takes a dry run of creating one: "+err.Error()), nil
+	case err != nil && strings.Contains(err.Error(), notSidecar):
+		// Validation, since the probe's sidecar has a lifecycle.
+		return Fails, finding(inject.LB0822, dropped+err.Error()), nil
 	case err != nil && (strings.Contains(err.Error(), ours) || strings.Contains(err.Error(), "was admitted without the sidecar")):
 		// The API server names the webhook that it could not call, our policy the pod that
 		// nobody injected.
@@ -85,11 +88,21 @@ func try(ctx context.Context, api dynamic.Interface, namespace string, pod *unst
 	if err := decode(back, &got); err != nil {
 		return NotTried, nil, err
 	}
-	if !slices.ContainsFunc(got.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == contract.Container }) {
+	i := slices.IndexFunc(got.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == contract.Container })
+	if i < 0 {
 		return Fails, finding(inject.LB0807, "an annotated pod comes back without the sidecar: the API server got no answer from a webhook, or did not ask one"), nil
+	}
+	if !isSidecar(got.Spec.InitContainers[i]) {
+		return Fails, finding(inject.LB0822, dropped+"an annotated pod comes back with an ordinary init container "+contract.Container), nil
 	}
 	return Injects, nil, nil
 }
+
+// notSidecar is in what the API server says to a lifecycle of an init container that is
+// no sidecar.
+const notSidecar = "without restartPolicy=Always"
+
+const dropped = "another admission webhook drops restartPolicy from the sidecar after log-bridge's last call, so annotated pods are refused or wait for ever; update that webhook, or set its reinvocationPolicy to Never: "
 
 // probe is an annotated pod that no Pod Security level refuses, and no quota that has
 // a little left.

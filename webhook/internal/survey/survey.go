@@ -259,8 +259,11 @@ func (s *survey) pod(ctx context.Context, pod *corev1.Pod, leftOut bool) {
 	result := inject.Pod(ctx, pod, s.Inject)
 	findings := loud(result.Findings)
 	switch {
-	case result.LeftAlone == inject.Already:
+	case result.LeftAlone == inject.Already, result.Mended:
 		s.Injected++
+		// That log-bridge would mend it is no help to a pod that is there.
+		findings = slices.DeleteFunc(findings, func(f inject.Finding) bool { return f.Code == inject.LB0412 })
+		findings = append(findings, ordinary(pod)...)
 		findings = append(findings, containers(pod)...)
 	case result.LeftAlone != "":
 	case len(result.Mistakes()) > 0:
@@ -290,6 +293,20 @@ func (s *survey) pod(ctx context.Context, pod *corev1.Pod, leftOut bool) {
 	}
 	s.groups[group] = len(s.Objects)
 	s.find(pod.Namespace, "Pod/"+pod.Name, findings...)
+}
+
+// ordinary finds a sidecar that is an ordinary init container.
+func ordinary(pod *corev1.Pod) []inject.Finding {
+	for _, c := range pod.Spec.InitContainers {
+		if c.Name == contract.Container && !isSidecar(c) {
+			return []inject.Finding{{Code: inject.LB0710, Text: "container " + c.Name + " is an ordinary init container, for whose end the application waits for ever, since another admission webhook dropped its restartPolicy; update that webhook, then delete the pod"}}
+		}
+	}
+	return nil
+}
+
+func isSidecar(c corev1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
 // containers finds what keeps our containers from running.

@@ -96,7 +96,7 @@ func everything() *cluster {
 	c.objects["/api/v1/namespaces/logging/services/log-bridge-webhook"] = `{"kind":"Service","apiVersion":"v1","metadata":{"name":"log-bridge-webhook"},"spec":{"selector":{"app":"webhook"}}}`
 	c.lists["/api/v1/namespaces/logging/pods"] = []string{`{"kind":"Pod","apiVersion":"v1","metadata":{"name":"hook","namespace":"logging"},"status":{"phase":"Pending","conditions":[{"type":"Ready","status":"True"}]}}`}
 	c.created = func(body []byte) (int, string) {
-		return http.StatusCreated, strings.Replace(string(body), `"containers":`, `"initContainers":[{"name":"log-bridge"}],"containers":`, 1)
+		return http.StatusCreated, strings.Replace(string(body), `"containers":`, `"initContainers":[{"name":"log-bridge","restartPolicy":"Always"}],"containers":`, 1)
 	}
 	return c
 }
@@ -167,7 +167,7 @@ func TestFindings(t *testing.T) {
 	const confs = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 	injected := func(status string) string {
 		return `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"x","namespace":"shop","annotations":{` + annotated + `,"log-bridge.dev/status":"{\"entries\":[{\"entry\":\"app:/app/app.log\"}]}"}},
-			"spec":{"containers":[{"name":"app","image":"x"}],"initContainers":[{"name":"log-bridge","volumeMounts":[{"name":"log-bridge","mountPath":"/log-bridge"}]}]},
+			"spec":{"containers":[{"name":"app","image":"x"}],"initContainers":[{"name":"log-bridge","restartPolicy":"Always","volumeMounts":[{"name":"log-bridge","mountPath":"/log-bridge"}]}]},
 			"status":{"initContainerStatuses":[{"name":"log-bridge","image":"sidecar:1","state":` + status + `}]}}`
 	}
 	for name, test := range map[string]struct {
@@ -227,6 +227,12 @@ func TestFindings(t *testing.T) {
 			},
 			want: []string{"Pod/x LB0704"}, text: "kubectl logs -n shop x -c log-bridge --previous",
 		},
+		"a sidecar that another webhook made an ordinary init container": {
+			change: func(c *cluster) {
+				c.lists[podsOfShop] = []string{strings.Replace(injected(`{"running":{}}`), `"restartPolicy":"Always",`, "", 1)}
+			},
+			want: []string{"Pod/x LB0710"}, text: "update that webhook, then delete the pod",
+		},
 		"an annotation on the workload, and one with a mistake in the template": {
 			change: func(c *cluster) {
 				c.lists["/apis/apps/v1/namespaces/shop/deployments"] = []string{`{"kind":"Deployment","apiVersion":"apps/v1","metadata":{"name":"web","namespace":"shop","annotations":{` + annotated + `}},"spec":{"template":{"spec":{"containers":[{"name":"app"}]}}}}`}
@@ -245,6 +251,30 @@ func TestFindings(t *testing.T) {
 				c.created = func(body []byte) (int, string) { return http.StatusCreated, string(body) }
 			},
 			want: []string{"MutatingWebhookConfigurations LB0801", "probe LB0807"}, probe: Fails,
+		},
+		"two releases": {
+			change: func(c *cluster) {
+				second := strings.NewReplacer(`"name":"log-bridge"}`, `"name":"another-log-bridge","labels":{"app.kubernetes.io/instance":"another","app.kubernetes.io/version":"0.2.0"}}`).Replace(configuration(bundle(), "log-bridge-webhook"))
+				c.lists[confs] = append(c.lists[confs], second)
+			},
+			want: []string{"MutatingWebhookConfigurations LB0821"},
+			text: "log-bridge is installed 2 times: MutatingWebhookConfiguration another-log-bridge of release another in namespace logging, version 0.2.0; MutatingWebhookConfiguration log-bridge in namespace logging; where they serve the same namespace, another-log-bridge injects",
+		},
+		"a webhook that drops restartPolicy, so that the API server refuses": {
+			change: func(c *cluster) {
+				c.created = func([]byte) (int, string) {
+					return http.StatusUnprocessableEntity, `{"kind":"Status","status":"Failure","reason":"Invalid","code":422,"message":"Pod \"x\" is invalid: spec.initContainers[0].lifecycle: Forbidden: may not be set for init containers without restartPolicy=Always"}`
+				}
+			},
+			want: []string{"probe LB0822"}, text: "another admission webhook drops restartPolicy", probe: Fails,
+		},
+		"a webhook that drops restartPolicy and the lifecycle": {
+			change: func(c *cluster) {
+				c.created = func(body []byte) (int, string) {
+					return http.StatusCreated, strings.Replace(string(body), `"containers":`, `"initContainers":[{"name":"log-bridge"}],"containers":`, 1)
+				}
+			},
+			want: []string{"probe LB0822"}, text: "another admission webhook drops restartPolicy", probe: Fails,
 		},
 		"a foreign webhook of that label": {
 			change: func(c *cluster) {

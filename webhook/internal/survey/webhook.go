@@ -40,7 +40,7 @@ const answerIn = 10 * time.Second
 // webhooks looks at each configuration of log-bridge and at who serves it. It returns the
 // namespaces in which one is installed.
 func (s *survey) webhooks(ctx context.Context) (at []string) {
-	found := 0
+	var found []release
 	err := s.each(ctx, hooks, "", metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=log-bridge"}, func(object *unstructured.Unstructured) error {
 		var conf admissionv1.MutatingWebhookConfiguration
 		if err := decode(object, &conf); err != nil {
@@ -50,12 +50,12 @@ func (s *survey) webhooks(ctx context.Context) (at []string) {
 		if !ok {
 			return nil
 		}
-		found++
 		selector, err := metav1.LabelSelectorAsSelector(hook.NamespaceSelector)
 		if err != nil {
 			return fmt.Errorf("read the namespaceSelector of MutatingWebhookConfiguration %s: %w", conf.Name, err)
 		}
 		s.selectors = append(s.selectors, selector)
+		found = append(found, releaseOf(&conf, hook))
 		name := "MutatingWebhookConfiguration/" + conf.Name
 		roots := certificates(hook.ClientConfig.CABundle)
 		if len(roots) == 0 {
@@ -68,10 +68,44 @@ func (s *survey) webhooks(ctx context.Context) (at []string) {
 		return nil
 	})
 	s.forbidden(err, "", "MutatingWebhookConfigurations", "whether log-bridge is installed is not known")
-	if err == nil && found == 0 {
+	s.several(found)
+	if err == nil && len(found) == 0 {
 		s.find("", "MutatingWebhookConfigurations", inject.Finding{Code: inject.LB0801, Text: "none of them is log-bridge's, so no pod gets the sidecar; install the chart"})
 	}
 	return at
+}
+
+// release is an installation of the chart.
+type release struct{ configuration, words string }
+
+func releaseOf(conf *admissionv1.MutatingWebhookConfiguration, hook admissionv1.MutatingWebhook) release {
+	words := "MutatingWebhookConfiguration " + conf.Name
+	if name := conf.Labels["app.kubernetes.io/instance"]; name != "" {
+		words += " of release " + name
+	}
+	if service := hook.ClientConfig.Service; service != nil {
+		words += " in namespace " + service.Namespace
+	}
+	if v := conf.Labels["app.kubernetes.io/version"]; v != "" {
+		words += ", version " + v
+	}
+	return release{conf.Name, words}
+}
+
+// several finds more than one installation. The API server calls webhooks in the order
+// of their configurations' names.
+func (s *survey) several(found []release) {
+	if len(found) < 2 {
+		return
+	}
+	slices.SortFunc(found, func(a, b release) int { return strings.Compare(a.configuration, b.configuration) })
+	var words []string
+	for _, r := range found {
+		words = append(words, r.words)
+	}
+	s.find("", "MutatingWebhookConfigurations", inject.Finding{Code: inject.LB0821, Text: fmt.Sprintf(
+		"log-bridge is installed %d times: %s; where they serve the same namespace, %s injects and the others leave its pods alone; uninstall all but one, or give each its own namespaces with webhook.excludedNamespaces",
+		len(found), strings.Join(words, "; "), found[0].configuration)})
 }
 
 // certificates are those in PEM text.

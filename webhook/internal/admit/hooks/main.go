@@ -23,6 +23,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"reflect"
 	"slices"
 	"time"
 
@@ -63,6 +64,7 @@ func run() error {
 		"/slow":      func(context.Context, *corev1.Pod) inject.Result { select {} },
 		"/foreign":   foreign,
 		"/openshift": openshift,
+		"/old-types": oldTypes,
 	} {
 		handler := admit.Handler(decide, slog.New(slog.NewTextHandler(os.Stderr, nil)), admit.Counter())
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
@@ -141,6 +143,19 @@ func openshift(_ context.Context, pod *corev1.Pod) inject.Result {
 		return inject.Result{LeftAlone: inject.Already}
 	}
 	return inject.Result{Operations: ops}
+}
+
+// oldTypes answers with init containers as a webhook with types of Kubernetes 1.27 has them after it
+// decoded and encoded them, whether there is anything to change or not.
+func oldTypes(_ context.Context, pod *corev1.Pod) inject.Result {
+	containers := slices.Clone(pod.Spec.InitContainers)
+	for i := range containers {
+		containers[i].RestartPolicy = nil
+	}
+	if reflect.DeepEqual(containers, pod.Spec.InitContainers) {
+		return inject.Result{LeftAlone: inject.Already}
+	}
+	return inject.Result{Operations: []jsonpatch.Operation{jsonpatch.NewOperation("replace", "/spec/initContainers", containers)}}
 }
 
 // selfSigned makes a certificate for 127.0.0.1 that is its own authority.
