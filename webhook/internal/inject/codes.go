@@ -61,6 +61,8 @@ const (
 	LB0202 Code = "LB0202"
 	LB0203 Code = "LB0203"
 	LB0204 Code = "LB0204"
+	LB0210 Code = "LB0210"
+	LB0211 Code = "LB0211"
 	LB0301 Code = "LB0301"
 	LB0302 Code = "LB0302"
 	LB0303 Code = "LB0303"
@@ -76,6 +78,7 @@ const (
 	LB0313 Code = "LB0313"
 	LB0314 Code = "LB0314"
 	LB0315 Code = "LB0315"
+	LB0320 Code = "LB0320"
 	LB0401 Code = "LB0401"
 	LB0402 Code = "LB0402"
 	LB0403 Code = "LB0403"
@@ -89,6 +92,7 @@ const (
 	LB0702 Code = "LB0702"
 	LB0703 Code = "LB0703"
 	LB0704 Code = "LB0704"
+	LB0720 Code = "LB0720"
 	LB0801 Code = "LB0801"
 	LB0802 Code = "LB0802"
 	LB0803 Code = "LB0803"
@@ -112,6 +116,8 @@ var Codes = []Row{
 	{LB0202, Mistake, "Foreign container named log-bridge", "Rename it: the sidecar has this name."},
 	{LB0203, Mistake, "Foreign volume named log-bridge", "Rename it: the sidecar's volume has this name."},
 	{LB0204, Mistake, "kubectl.kubernetes.io/default-container names no container of the pod", "Correct it, or name the container in the entry."},
+	{LB0210, Warning, "Container that mounts log-bridge's volume before the sidecar starts", "Another webhook has added it. Let that webhook's configuration come first in the order of names, or have it add the container without the application's mounts."},
+	{LB0211, Mistake, "Seeding container before the sidecar", "Another webhook has changed the order of the init containers. It has to keep it."},
 	{LB0301, Mistake, "Volume that cannot hold logs", "Let the application write elsewhere, or mount an emptyDir there."},
 	{LB0302, Mistake, "Volume that the container mounts read-only", "Name the container that writes the file."},
 	{LB0303, Mistake, "Path at which a volume is mounted", "It is a directory: name the files in it."},
@@ -127,6 +133,7 @@ var Codes = []Row{
 	{LB0313, Warning, "Volume that several pods may write", "Separate them with subPathExpr and a variable from metadata.name, or know that each sidecar prints the lines of all."},
 	{LB0314, Warning, "Directory of the image hidden with seed: false", "Take log-bridge.dev/seed away if the application needs what its image has there."},
 	{LB0315, Warning, "reclaim where a volume of the pod holds the files", "Nothing is freed there, since the volume is not log-bridge's: let the application write elsewhere, or take log-bridge.dev/reclaim away."},
+	{LB0320, Warning, "Shared directory that may hold more than logs", "A restart of the container finds in it what the container left. Keep pid files, locks and sockets elsewhere, or share less: the log alone, or a directory of the logs' own."},
 	{LB0401, Warning, "Containers that run as different users", "Set log-bridge.dev/run-as-user if files with mode 0600 must be read."},
 	{LB0402, Mistake, "run-as-user 0 where no container may be root", "Use the application's user."},
 	{LB0403, Mistake, "Unequal request and limit in a Guaranteed pod", "Make them equal: the pod would lose its QoS class."},
@@ -140,6 +147,7 @@ var Codes = []Row{
 	{LB0702, Warning, "Annotated pod in a namespace that is left out", "Take the label log-bridge.dev/inject=false from the namespace, or the namespace out of the chart's webhook.excludedNamespaces; then delete the pod."},
 	{LB0703, Mistake, "Sidecar's image that a node cannot pull", "Keep the image where the node can pull it: image.repository, image.digest and prePull of the chart."},
 	{LB0704, Mistake, "Container of log-bridge that does not start or does not stay", "Read the sentence in its log, which names the remedy."},
+	{LB0720, Mistake, "Injected pod whose sidecar was removed", "Another webhook has removed the container log-bridge: have it leave that alone. Or the pod is a copy without its init containers: kubectl debug --copy-to needs --keep-init-containers=true."},
 	{LB0801, Mistake, "Cluster without log-bridge", "Install the chart."},
 	{LB0802, Mistake, "MutatingWebhookConfiguration without a usable caBundle", "Certificates of mode self: the webhook writes it, so look at its pods. cert-manager: look at its cainjector. provided: set certificates.provided.caBundle."},
 	{LB0803, Mistake, "Certificate that the API server does not accept", "Renew it, or put the authority that signed it into the caBundle, as the sentence says."},

@@ -263,6 +263,10 @@ func (p *planner) leaveAlone() (reason Reason, done bool) {
 	}
 	if p.injected() {
 		p.compareStatus()
+		p.tellOrder()
+		if p.mistaken() {
+			return "", true
+		}
 		return Already, true
 	}
 	if !p.asked() {

@@ -259,6 +259,7 @@ func (p *planner) mountDirectory(s source, dir string) {
 	if !p.mount(s, dir) {
 		return
 	}
+	p.tellRestart(s, dir)
 	place := contract.Place{Container: s.Name, Path: escape(dir)}
 	if !p.set.seed {
 		p.tail.Dirs = append(p.tail.Dirs, place)
