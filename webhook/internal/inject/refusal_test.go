@@ -138,6 +138,8 @@ func TestSayings(t *testing.T) {
 			"this is the mirror of a static pod, whose manifest on the node decides; annotate nothing here, and run `log-bridge-webhook inject -f` on that manifest [LB0502]"}},
 
 		// What is no mistake.
+		{"a file where the marks of what is seeded are", files("/.log-bridge/done"), app, []string{
+			"log-bridge.dev/files: app:/.log-bridge/done: log-bridge keeps files of its own in /.log-bridge of its volume; let the application write its logs to a directory of its own [LB0306]"}},
 		{"a glob beside the program", files("/app/*.log"), app, []string{
 			"/app of container app is shared whole, so its files outlive a restart of the container, also a pid file, lock or socket; keep those elsewhere, such as in /run, or write the logs to a directory of their own, such as /app/logs [LB0320]"}},
 		{"the program's directory by annotation", files("/app/app.log\nlog-bridge.dev/mount: directory"), app, []string{

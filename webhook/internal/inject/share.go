@@ -162,6 +162,10 @@ func (p *planner) way(w *wanted) (Code, error) {
 			return code, err
 		}
 	}
+	// The marks of what is seeded must be out of the application's reach.
+	if own := "/" + contract.SeedDir; contract.Covers(own, at) {
+		return LB0306, fmt.Errorf("%s: log-bridge keeps files of its own in %s of its volume; let the application write its logs to a directory of its own", w.Entry, own)
+	}
 	return mountable(w.Entry, at)
 }
 
