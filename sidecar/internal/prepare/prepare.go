@@ -53,21 +53,26 @@ func makeTrees(cfg contract.Config, say func(format string, args ...any)) error 
 	_, err = os.Lstat(cfg.StatePath())
 	first := errors.Is(err, fs.ErrNotExist)
 	for _, container := range containers(cfg) {
-		at := container
-		if first && !ours(root, container, cfg) {
-			// No container's name begins with a dot.
-			at = ".new-" + container
-			if err := root.RemoveAll(at); err != nil {
-				return fmt.Errorf("remove what an earlier start left: %w", err)
+		if !first {
+			if err := makeTree(root, container, container, cfg); err != nil {
+				return err
 			}
+			continue
 		}
-		if err := makeTree(root, at, container, cfg); err != nil {
+		// As it is checked, and as it is made, the kubelet may make something there once more.
+		if ours(root, container, cfg) && makeTree(root, container, container, cfg) == nil {
+			continue
+		}
+		// No container's name begins with a dot.
+		fresh := ".new-" + container
+		if err := root.RemoveAll(fresh); err != nil {
+			return fmt.Errorf("remove what an earlier start left: %w", err)
+		}
+		if err := makeTree(root, fresh, container, cfg); err != nil {
 			return err
 		}
-		if at != container {
-			if err := put(root, at, container, say); err != nil {
-				return fmt.Errorf("put the files and folders of container %s in their place: %w", container, err)
-			}
+		if err := put(root, fresh, container, say); err != nil {
+			return fmt.Errorf("put the files and folders of container %s in their place: %w", container, err)
 		}
 	}
 	if len(cfg.Seeded) > 0 {
