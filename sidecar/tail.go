@@ -29,7 +29,7 @@ func tail(cfg contract.Config, stdout, stderr *os.File, words *say.Sayer) error 
 	// a configuration file.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGIO, syscall.SIGHUP)
 
-	if err := prepare.Make(cfg); err != nil {
+	if err := prepare.Make(cfg, words.Say); err != nil {
 		return err
 	}
 	store, records, err := checkpoint.Open(cfg.StatePath())

@@ -75,7 +75,7 @@ var Annotations = []Annotation{
 	{Key: KeyStderrFiles, Kind: Entries, Flag: "stderr",
 		Doc: "As `files`, but the lines go to the sidecar's stderr."},
 	{Key: KeyMount, Kind: Enum, Values: []string{MountAuto, MountFile, MountDirectory}, Default: MountAuto,
-		Doc: "How a path that no volume of the container covers is shared: the one `file`, its whole `directory`, or what fits (`auto`)."},
+		Doc: "How a path that no volume of the container covers is shared: the one `file`, its whole `directory`, or what fits (`auto`). What is shared outlives a restart of the container: with `directory` also a pid file or a socket beside the log."},
 	{Key: KeySeed, Kind: Bool, Default: "true",
 		Doc: "Copy what the image holds in a directory before a volume is mounted over it."},
 	{Key: KeyFormat, Kind: Enum, Values: []string{string(Raw), string(Prefixed), string(JSON)}, Default: string(Raw), Flag: "format",

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -108,7 +109,7 @@ func (h *hooks) configureAgain(t *testing.T, reinvocation, name, ns, path string
 	hook := config["webhooks"].([]any)[0].(map[string]any)
 	hook["clientConfig"] = map[string]any{"url": "https://127.0.0.1:" + h.port + path, "caBundle": h.ca}
 	hook["namespaceSelector"] = map[string]any{"matchLabels": map[string]any{"kubernetes.io/metadata.name": ns}}
-	if path == "/foreign" || path == "/openshift" || path == "/old-types" {
+	if !slices.Contains([]string{"/works", "/panics", "/slow"}, path) {
 		// What is not ours looks at all pods.
 		delete(hook, "matchConditions")
 		hook["reinvocationPolicy"] = reinvocation
@@ -407,4 +408,103 @@ spec:
 			equalLines(t, lines(t, "the application's words", atLeast(2), "-n", ns, "assigned", "-c", "app"), []string{"1000680000", "600"})
 		})
 	}
+}
+
+// Another webhook, called after ours, adds a container with copies of the application's mounts
+// before the sidecar, or before the seeding container. The kubelet makes root's directories for it
+// where nothing is yet, also in place of a file. The application sees what it would have seen
+// without us: what its image has, and nothing of what that container wrote.
+func TestMountedBefore(t *testing.T) {
+	h := startHooks(t)
+	for _, c := range []struct{ name, containers, sees string }{
+		{"first", "copies log-bridge log-bridge-seed-app | app", "strange.log directory"},
+		{"native", "copies log-bridge log-bridge-seed-app | app", "strange.log directory"},
+		{"second", "log-bridge copies log-bridge-seed-app | app", "strange.log regular empty file"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ns := namespace(t)
+			h.configure(t, "z-"+c.name, ns, "/"+c.name)
+			const manifest = `
+apiVersion: v1
+kind: Pod
+metadata: {name: mounted, annotations: {log-bridge.dev/files: "/var/log/app/*.log,/srv/file.log"}}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    command: [sh, -ec, 'ls /var/log/app; cat /var/log/app/README; stat -c "%F %a" /srv/file.log; echo one > /var/log/app/app.log; echo two > /srv/file.log']
+`
+			eventually(t, "the other webhook", func() (bool, string) {
+				out := dryRun(t, ns, manifest, "--output=json")
+				return strings.Contains(out, `"name": "copies"`), out
+			})
+			out := apply(t, ns, manifest)
+			if warns := strings.Contains(out, "log-bridge: init container copies starts before log-bridge and mounts its volume"); warns != (c.name != "second") {
+				t.Errorf("kubectl apply printed\n%s", out)
+			}
+			equalLines(t, lines(t, "what the application sees", atLeast(5), "-n", ns, "mounted", "-c", "app"), []string{"README", "link", "old", "read me", "regular empty file 666"})
+			got := lines(t, "two lines", func(got []string) bool { return len(own(got)) >= 2 }, "-n", ns, "mounted", "-c", "log-bridge")
+			if text := strings.Join(own(got), " "); text != "one two" && text != "two one" {
+				t.Errorf("have %q, want the lines one and two", got)
+			}
+			saying := "-c=log-bridge"
+			words := "a container that starts before log-bridge has mounts of container app"
+			if c.name == "second" {
+				saying, words = "-c=log-bridge-seed-app", "/log-bridge/app/var/log/app was made for another container"
+			}
+			if said := kubectl(t, "-n", ns, "logs", "mounted", saying); strings.Count(said, words) != 1 {
+				t.Errorf("%s said\n%s", saying, said)
+			}
+			if sees := strings.Join(lines(t, "what the other container sees", atLeast(2), "-n", ns, "mounted", "-c", "copies"), " "); sees != c.sees {
+				t.Errorf("the other container sees %s, want %s", sees, c.sees)
+			}
+			if names := containerNames(t, kubectl(t, "-n", ns, "get", "pod", "mounted", "-o", "json")); names != c.containers {
+				t.Errorf("containers %s, want %s", names, c.containers)
+			}
+			kubectl(t, "-n", ns, "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/mounted", "--timeout=180s")
+		})
+	}
+}
+
+// own are the lines that are not the sidecar's own.
+func own(all []string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(line string) bool { return strings.HasPrefix(line, "log-bridge: ") })
+}
+
+// Another webhook removes the sidecar and leaves the mounts, each time. The policy and the check say
+// that it was removed, and not that no webhook answered.
+func TestSidecarRemoved(t *testing.T) {
+	ns := namespace(t)
+	h := startHooks(t)
+	h.configure(t, "z-removes", ns, "/removes")
+	pod := func(name, files string) string {
+		return fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: %s, annotations: {log-bridge.dev/files: %s}}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: data, emptyDir: {}}]
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    volumeMounts: [{name: data, mountPath: /data}]
+    command: [sh, -c, 'stat -c %%F /srv/file.log; exec sleep 3600']
+`, name, files)
+	}
+	const words = "Warning: Validation failed for ValidatingAdmissionPolicy 'log-bridge-missing-sidecar' with binding 'log-bridge-missing-sidecar': this pod was given the sidecar, but it is gone"
+	for name, files := range map[string]string{"file": "/srv/file.log", "volume": "/data/app.log"} {
+		eventually(t, "the sidecar's removal and the warning", func() (bool, string) {
+			out := dryRun(t, ns, pod(name, files))
+			return strings.Contains(out, words) && !strings.Contains(out, "no log-bridge webhook answered"), out
+		})
+		apply(t, ns, pod(name, files))
+		if names := containerNames(t, kubectl(t, "-n", ns, "get", "pod", name, "-o", "json")); names != "| app" {
+			t.Errorf("containers %s, want the sidecar to be gone", names)
+		}
+	}
+	// This is what makes it worth a warning.
+	equalLines(t, lines(t, "what the application finds", atLeast(1), "-n", ns, "file", "-c", "app"), []string{"directory"})
+	told(t, ns, 1, "Pod/file: has mistakes\n  mistake LB0720: ", "Pod/volume: has mistakes\n  mistake LB0720: ", "annotated without: 2")
 }

@@ -3,7 +3,9 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -545,13 +547,100 @@ spec:
 	want := []string{"line", "line"}
 	equalLines(t, lines(t, "both lines", atLeast(2), "-n", ns, "original", "-c", "log-bridge"), want)
 	names := containerNames(t, kubectl(t, "-n", ns, "get", "pod", "original", "-o", "json"))
-	for copied, flag := range map[string]string{"whole": "--keep-init-containers=true", "without": "--keep-init-containers=false"} {
-		kubectl(t, "-n", ns, "debug", "original", "--copy-to="+copied, "--keep-annotations=true", "--set-image=app=log-bridge.test/rotator:1", flag)
+	debug := func(copied string, flags ...string) string {
+		cmd := command(bed.kubectl, append([]string{"--kubeconfig", bed.kubeconfig, "-n", ns, "debug", "original", "--copy-to=" + copied, "--set-image=app=log-bridge.test/rotator:1"}, flags...)...)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return string(out)
+	}
+	for copied, flags := range map[string][]string{
+		"whole":   {"--keep-annotations=true"},
+		"without": {"--keep-annotations=true", "--keep-init-containers=false"},
+		"default": nil, // no annotations, so no webhook is asked; the init containers are kept
+	} {
+		if out := debug(copied, flags...); strings.Contains(out, "sidecar") {
+			t.Errorf("%s: kubectl debug printed\n%s", copied, out)
+		}
 		equalLines(t, lines(t, "both lines of the copy "+copied, atLeast(2), "-n", ns, copied, "-c", "log-bridge"), want)
 		if have := containerNames(t, kubectl(t, "-n", ns, "get", "pod", copied, "-o", "json")); have != names {
 			t.Errorf("%s: containers %s, want %s", copied, have, names)
 		}
 	}
+	// Without annotations and init containers nobody can give it the sidecar again.
+	const words = "this pod was given the sidecar, but it is gone"
+	if out := debug("bare", "--keep-init-containers=false"); !strings.Contains(out, words) {
+		t.Errorf("a copy without the sidecar: kubectl debug printed\n%s", out)
+	}
+	told(t, ns, 1, "Pod/bare: has mistakes\n  mistake LB0720: ")
+}
+
+// A container starts again. What it finds of its earlier life is, with each way of sharing, what
+// docs/sharing.md says; without us it is nothing, but on a volume of the pod's own.
+func TestRestartFinds(t *testing.T) {
+	ns := namespace(t)
+	var containers strings.Builder
+	files := map[string]string{"without": "", "file": "/srv/app.log", "directory": "/var/log/app/app.log", "volume": "/data/app.log"}
+	var entries []string
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		dir := "/var/log/app"
+		if file := files[name]; file != "" {
+			dir = path.Dir(file)
+			entries = append(entries, name+":"+file)
+		}
+		mount := ""
+		if name == "volume" {
+			mount = "\n    volumeMounts: [{name: data, mountPath: /data}]"
+		}
+		fmt.Fprintf(&containers, `
+  - name: %s
+    image: log-bridge.test/rotator:1%s
+    command:
+    - sh
+    - -ec
+    - |
+      cd %s
+      echo "finds: pid $(test -e app.pid && echo yes || echo no), log $(test -s app.log && echo yes || echo no), edits $(cat README 2>/dev/null | grep -c edited || true)"
+      echo $$ > app.pid; echo line >> app.log; echo edited >> README
+      exec sleep 3600`, name, mount, dir)
+	}
+	apply(t, ns, `
+apiVersion: v1
+kind: Pod
+metadata: {name: restarting, annotations: {log-bridge.dev/files: "`+strings.Join(entries, ",")+`"}}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: data, emptyDir: {}}]
+  containers:`+containers.String())
+	for container, want := range map[string]string{
+		"without":   "finds: pid no, log no, edits 0",
+		"file":      "finds: pid no, log yes, edits 0",
+		"directory": "finds: pid yes, log yes, edits 1",
+		"volume":    "finds: pid yes, log yes, edits 1",
+	} {
+		first := lines(t, "the first start of "+container, atLeast(1), "-n", ns, "restarting", "-c", container)
+		equalLines(t, first, []string{"finds: pid no, log no, edits 0"})
+		killSidecar(t, containerID(t, ns, "restarting", container))
+		var again []string
+		eventually(t, "the second start of "+container, func() (bool, string) {
+			count := kubectl(t, "-n", ns, "get", "pod", "restarting", "-o", `jsonpath={.status.containerStatuses[?(@.name=="`+container+`")].restartCount}`)
+			if count != "1" {
+				return false, count
+			}
+			out, err := tryKubectl("-n", ns, "logs", "restarting", "-c", container)
+			again = strings.Split(strings.TrimSpace(out), "\n")
+			return err == nil && strings.Contains(out, "finds"), out
+		})
+		equalLines(t, again, []string{want})
+	}
+}
+
+// containerID is that of a container that runs.
+func containerID(t *testing.T, ns, pod, container string) string {
+	t.Helper()
+	id := kubectl(t, "-n", ns, "get", "pod", pod, "-o", `jsonpath={.status.containerStatuses[?(@.name=="`+container+`")].containerID}`)
+	return strings.TrimPrefix(id, "containerd://")
 }
 
 // What inject prints runs where no webhook is, and a webhook that sees it leaves it as it is.

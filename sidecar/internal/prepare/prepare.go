@@ -11,50 +11,68 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"strings"
+	"slices"
 	"syscall"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 )
 
-// Make makes the state's folder, the files and folders of a configuration in its first
-// root, and, if a seeding container is to run, the copy of this program for it. What is
-// there already, after a restart, is left as it is: a container may have it mounted,
-// and a file that is replaced would be lost to it.
+// Make makes the files and folders of a configuration in its first root, the state's
+// folder, and, if a seeding container is to run, the copy of this program for it. What an
+// earlier start made is left as it is: a container may have it mounted, and a file that is
+// replaced would be lost to it.
+//
+// The state's folder tells whether there was an earlier start: no other container has it
+// mounted. What is in the way at the first start comes from a container that runs before the
+// sidecar and mounts what the application mounts: the kubelet made folders for it, owned by
+// root, also where files belong. They are put aside, and say is told.
 //
 // It sets the process's umask to 0: any user of the pod must be able to write.
-func Make(cfg contract.Config) error {
+func Make(cfg contract.Config, say func(format string, args ...any)) error {
 	syscall.Umask(0)
+	if len(cfg.Files)+len(cfg.Dirs)+len(cfg.Seeded) > 0 {
+		if err := makeTrees(cfg, say); err != nil {
+			return err
+		}
+	}
+	// Last: a start that is killed before this is followed by another first one. Nobody has
+	// mounted anything by then, since `ready` waits for this folder.
 	if err := os.MkdirAll(cfg.StatePath(), 0o700); err != nil {
 		return fmt.Errorf("make the state's folder: %w", err)
 	}
-	if len(cfg.Files)+len(cfg.Dirs)+len(cfg.Seeded) == 0 {
-		return nil
-	}
+	return nil
+}
+
+func makeTrees(cfg contract.Config, say func(format string, args ...any)) error {
 	// os.Root keeps links that an application put into its folders from leading out.
 	root, err := os.OpenRoot(cfg.Roots[0])
 	if err != nil {
 		return fmt.Errorf("open the shared folder: %w", err)
 	}
 	defer root.Close()
-	for _, p := range cfg.Files {
-		if err := makeFile(root, p); err != nil {
-			return fmt.Errorf("make the file %s: %w", p, err)
+	_, err = os.Lstat(cfg.StatePath())
+	first := errors.Is(err, fs.ErrNotExist)
+	for _, container := range containers(cfg) {
+		if !first {
+			if err := makeTree(root, container, container, cfg); err != nil {
+				return err
+			}
+			continue
 		}
-	}
-	for _, p := range cfg.Dirs {
-		if err := makeDir(root, inRoot(p), contract.DirMode(p.Path)); err != nil {
-			return fmt.Errorf("make the folder %s: %w", p, err)
+		// As it is checked, and as it is made, the kubelet may make something there once more.
+		if ours(root, container, cfg) && makeTree(root, container, container, cfg) == nil {
+			continue
 		}
-	}
-	for _, p := range cfg.Seeded {
-		// The seeding container runs as the application's user and makes the folder
-		// itself, so that it belongs to that user.
-		if err := makeDir(root, path.Dir(inRoot(p)), 0o2777); err != nil {
-			return fmt.Errorf("make the folder above %s: %w", p, err)
+		// No container's name begins with a dot.
+		fresh := ".new-" + container
+		if err := root.RemoveAll(fresh); err != nil {
+			return fmt.Errorf("remove what an earlier start left: %w", err)
 		}
-		if err := makeDir(root, path.Join(p.Container, contract.SeedDir), 0o2777); err != nil {
-			return fmt.Errorf("make the folder for seeding %s: %w", p, err)
+		if err := makeTree(root, fresh, container, cfg); err != nil {
+			return err
+		}
+		if err := put(root, fresh, container, say); err != nil {
+			return fmt.Errorf("put the files and folders of container %s in their place: %w", container, err)
 		}
 	}
 	if len(cfg.Seeded) > 0 {
@@ -65,12 +83,112 @@ func Make(cfg contract.Config) error {
 	return nil
 }
 
-// inRoot is where a place is, relative to the root.
-func inRoot(p contract.Place) string { return path.Join(p.Container, strings.TrimPrefix(p.Path, "/")) }
+// containers are those for which something is to be made, each once.
+func containers(cfg contract.Config) []string {
+	var names []string
+	for _, p := range slices.Concat(cfg.Files, cfg.Dirs, cfg.Seeded) {
+		if !slices.Contains(names, p.Container) {
+			names = append(names, p.Container)
+		}
+	}
+	return names
+}
+
+// ours says whether a tree that is there before the first start can be gone on with, as by hand:
+// its folders are ours, and nothing is there but files where files are to be.
+func ours(root *os.Root, container string, cfg contract.Config) bool {
+	there := func(name string) (fs.FileInfo, bool) {
+		st, err := root.Lstat(name)
+		return st, !errors.Is(err, fs.ErrNotExist)
+	}
+	if _, ok := there(container); !ok {
+		return false
+	}
+	for _, p := range slices.Concat(cfg.Files, cfg.Dirs, cfg.Seeded) {
+		if p.Container != container {
+			continue
+		}
+		name := path.Join(container, p.Path)
+		if st, ok := there(name); ok && (st == nil || !st.Mode().IsRegular() || !slices.Contains(cfg.Files, p)) {
+			return false
+		}
+		for above := path.Dir(name); above != "."; above = path.Dir(above) {
+			st, ok := there(above)
+			if ok && (st == nil || !st.IsDir() || int(st.Sys().(*syscall.Stat_t).Uid) != os.Geteuid()) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// makeTree makes, at a name of the root, what one container is to have.
+func makeTree(root *os.Root, at, container string, cfg contract.Config) error {
+	for _, p := range cfg.Files {
+		if p.Container != container {
+			continue
+		}
+		if err := makeFile(root, path.Join(at, p.Path)); err != nil {
+			return fmt.Errorf("make the file %s: %w", p, err)
+		}
+	}
+	for _, p := range cfg.Dirs {
+		if p.Container != container {
+			continue
+		}
+		if err := makeDir(root, path.Join(at, p.Path), contract.DirMode(p.Path)); err != nil {
+			return fmt.Errorf("make the folder %s: %w", p, err)
+		}
+	}
+	for _, p := range cfg.Seeded {
+		if p.Container != container {
+			continue
+		}
+		// The seeding container runs as the application's user and makes the folder
+		// itself, so that it belongs to that user.
+		if err := makeDir(root, path.Join(at, path.Dir(p.Path)), 0o2777); err != nil {
+			return fmt.Errorf("make the folder above %s: %w", p, err)
+		}
+		if err := makeDir(root, path.Join(at, contract.SeedDir), 0o2777); err != nil {
+			return fmt.Errorf("make the folder for seeding %s: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// put gives a tree its name. What has the name is renamed, which anybody may do in an
+// emptyDir, whoever it belongs to; it is not deleted, since a container that still runs may
+// have it mounted.
+func put(root *os.Root, from, to string, say func(format string, args ...any)) error {
+	const tries = 100 // such a container may be restarted meanwhile, and the name is taken again
+	for n := 1; ; n++ {
+		_, err := root.Lstat(to)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			// rename(2) replaces an empty folder, and no other.
+			if err = root.Rename(from, to); err == nil || n >= tries {
+				return err
+			}
+			continue
+		case err != nil:
+			return err
+		case n >= tries:
+			return fmt.Errorf("it is made again and again by somebody else")
+		}
+		aside := fmt.Sprintf(".aside-%d-%s", n, to)
+		if _, err := root.Lstat(aside); err == nil {
+			continue
+		}
+		if err := root.Rename(to, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("move what is there to %s: %w", aside, err)
+		} else if err == nil {
+			say("a container that starts before log-bridge has mounts of container %s; what was made for it is now in %s of the volume, and container %s sees its own files", to, aside, to)
+		}
+	}
+}
 
 // makeFile makes an empty file that any user may write and its owner, the sidecar, read.
-func makeFile(root *os.Root, p contract.Place) error {
-	name := inRoot(p)
+func makeFile(root *os.Root, name string) error {
 	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err
 	}
@@ -85,7 +203,7 @@ func makeFile(root *os.Root, p contract.Place) error {
 	case statErr != nil:
 		return statErr
 	case !st.Mode().IsRegular():
-		return fmt.Errorf("there is %s of that name", st.Mode().Type())
+		return fmt.Errorf("there is something else of that name (%s)", st.Mode().Type())
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package prepare
 
 import (
 	"bufio"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -11,6 +12,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -20,6 +23,9 @@ import (
 
 // SeedList is the name, in contract.SeedDir, of the list of seeded files.
 const SeedList = "seeded"
+
+// seedMarks is the name, in contract.SeedDir, of the list of folders that are seeded to the end.
+const seedMarks = "done"
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -38,23 +44,28 @@ type Seeder struct {
 }
 
 // Seed copies what the directory from has, its files, links and modes, to the new
-// folder to. If to exists it does nothing: an earlier run made it, and it may hold what
+// folder to. If an earlier run finished that, it does nothing: the folder may hold what
 // the application wrote since. If from does not exist, to is made empty, for any user
 // to write.
+//
+// A finished folder is known by a mark where no application can write one. That it exists is no
+// sign: for a container that mounts it earlier, the kubelet makes an empty one. Such a folder is
+// put aside. By hand, where there is no contract.SeedDir, a folder that exists is left alone.
 //
 // It follows no link (but from may be one), crosses no mount, and leaves out what this
 // user may not read. Files appear in to all at once, after they were listed with
 // their checksum, so that the sidecar ships none of their bytes.
 func (s *Seeder) Seed(from, to string) error {
 	syscall.Umask(0)
-	if _, err := os.Lstat(to); err == nil {
+	dir := seedDirOf(to)
+	if _, err := os.Lstat(to); err == nil && (dir == "" || marked(dir, to)) {
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(to), 0o777); err != nil {
 		return err
 	}
 	tmp := filepath.Join(filepath.Dir(to), ".log-bridge-"+fileName(filepath.Base(to)))
-	if dir := seedDirOf(to); dir != "" {
+	if dir != "" {
 		tmp = filepath.Join(dir, fileName(strings.ReplaceAll(strings.TrimPrefix(to, "/"), "/", "_")))
 		list, err := os.OpenFile(filepath.Join(dir, SeedList), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
 		if err != nil {
@@ -91,8 +102,16 @@ func (s *Seeder) Seed(from, to string) error {
 		}
 		s.own(real, tmp, st.Sys().(*syscall.Stat_t))
 	}
-	if err := os.Rename(tmp, to); err != nil {
+	if err := s.put(tmp, to); err != nil {
 		return fmt.Errorf("put the copy in its place: %w", err)
+	}
+	if dir == "" {
+		return nil
+	}
+	if err := mark(dir, to); err != nil {
+		// Where the disk is full, each further run would otherwise put one more copy aside.
+		_ = os.Rename(to, tmp)
+		return fmt.Errorf("mark the finished copy: %w", err)
 	}
 	return nil
 }
@@ -106,6 +125,46 @@ func fileName(name string) string {
 	}
 	sum := sha256.Sum256([]byte(name))
 	return hex.EncodeToString(sum[:16])
+}
+
+// put gives the copy its name, and what has the name another one beside it: anybody may rename
+// in the folder above, and a container that still runs may have it mounted.
+func (s *Seeder) put(from, to string) error {
+	const tries = 100 // such a container may be restarted meanwhile, and the name is taken again
+	var err error
+	for n := 1; n <= tries; n++ {
+		if _, err = os.Lstat(to); errors.Is(err, fs.ErrNotExist) {
+			// rename(2) replaces an empty folder, and no other.
+			if err = os.Rename(from, to); err == nil {
+				return nil
+			}
+			continue
+		}
+		aside := filepath.Join(filepath.Dir(to), fmt.Sprintf(".log-bridge-aside-%d", n))
+		if _, err = os.Lstat(aside); err == nil {
+			continue
+		}
+		if err = os.Rename(to, aside); err == nil {
+			s.Say("%s was made for another container, which mounts it earlier; it is now %s, and the application sees what its image has", to, aside)
+		}
+	}
+	return cmp.Or(err, fs.ErrExist)
+}
+
+// marked says whether an earlier run finished a folder.
+func marked(dir, to string) bool {
+	text, err := os.ReadFile(filepath.Join(dir, seedMarks))
+	return err == nil && slices.Contains(strings.Split(string(text), "\n"), strconv.Quote(to))
+}
+
+// mark notes that a folder is finished. The newline before it ends what a killed run may have left.
+func mark(dir, to string) error {
+	f, err := os.OpenFile(filepath.Join(dir, seedMarks), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("\n" + strconv.Quote(to) + "\n")
+	return errors.Join(err, f.Close())
 }
 
 func stickyBit(dir string) fs.FileMode {

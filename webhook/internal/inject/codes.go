@@ -77,6 +77,8 @@ const (
 	LB0207 Code = "LB0207"
 	LB0208 Code = "LB0208"
 	LB0209 Code = "LB0209"
+	LB0210 Code = "LB0210"
+	LB0211 Code = "LB0211"
 	LB0301 Code = "LB0301"
 	LB0302 Code = "LB0302"
 	LB0303 Code = "LB0303"
@@ -96,6 +98,7 @@ const (
 	LB0317 Code = "LB0317"
 	LB0318 Code = "LB0318"
 	LB0319 Code = "LB0319"
+	LB0320 Code = "LB0320"
 	LB0401 Code = "LB0401"
 	LB0402 Code = "LB0402"
 	LB0403 Code = "LB0403"
@@ -116,6 +119,7 @@ const (
 	LB0703 Code = "LB0703"
 	LB0704 Code = "LB0704"
 	LB0710 Code = "LB0710"
+	LB0720 Code = "LB0720"
 	LB0801 Code = "LB0801"
 	LB0802 Code = "LB0802"
 	LB0803 Code = "LB0803"
@@ -148,6 +152,8 @@ var Codes = []Row{
 	{LB0207, Mistake, "Pod that is too large", "Make it smaller. A pod has at most 3 MiB of JSON, 30,000 fields and items, and 1,000 containers."},
 	{LB0208, Mistake, "Name that is too long", "Shorten it. Kubernetes takes 63 characters for containers and volumes."},
 	{LB0209, Mistake, "Additions that are too large", "Write fewer files, or globs for many."},
+	{LB0210, Warning, "Container that mounts log-bridge's volume before the sidecar starts", "Another webhook has added it. Let that webhook's configuration come first in the order of names, or have it add the container without the application's mounts."},
+	{LB0211, Mistake, "Seeding container before the sidecar", "Another webhook has changed the order of the init containers. It has to keep it."},
 	{LB0301, Mistake, "Volume that cannot hold logs", "Let the application write elsewhere, or mount an emptyDir there."},
 	{LB0302, Mistake, "Volume that the container mounts read-only", "Name the container that writes the file."},
 	{LB0303, Mistake, "Path at which a volume is mounted", "It is a directory: name the files in it."},
@@ -167,6 +173,7 @@ var Codes = []Row{
 	{LB0317, Mistake, "File of the system", "Name a log file: mounting one over a program or a setting of the image would hide it."},
 	{LB0318, Mistake, "Volume that the pod has for reading only", "Take readOnly away from the volume, or name a path that the container can write."},
 	{LB0319, Mistake, "File in /dev/shm without a volume", "Mount a volume there, such as an emptyDir with medium: Memory."},
+	{LB0320, Warning, "Shared directory that may hold more than logs", "A restart of the container finds in it what the container left. Keep pid files, locks and sockets elsewhere, or share less: the log alone, or a directory of the logs' own."},
 	{LB0401, Warning, "Containers that run as different users", "Set log-bridge.dev/run-as-user if files with mode 0600 must be read."},
 	{LB0402, Mistake, "run-as-user 0 where no container may be root", "Use the application's user."},
 	{LB0403, Mistake, "Unequal request and limit in a Guaranteed pod", "Make them equal: the pod would lose its QoS class."},
@@ -187,6 +194,7 @@ var Codes = []Row{
 	{LB0703, Mistake, "Sidecar's image that a node cannot pull", "Keep the image where the node can pull it: image.repository, image.digest and prePull of the chart."},
 	{LB0704, Mistake, "Container of log-bridge that does not start or does not stay", "Read the sentence in its log, which names the remedy."},
 	{LB0710, Mistake, "Sidecar that is an ordinary init container", "Update the webhook that drops restartPolicy from containers, then delete the pod."},
+	{LB0720, Mistake, "Injected pod whose sidecar was removed", "Another webhook has removed the container log-bridge: have it leave that alone. Or the pod is a copy without its init containers: kubectl debug --copy-to needs --keep-init-containers=true."},
 	{LB0801, Mistake, "Cluster without log-bridge", "Install the chart."},
 	{LB0802, Mistake, "MutatingWebhookConfiguration without a usable caBundle", "Certificates of mode self: the webhook writes it, so look at its pods. cert-manager: look at its cainjector. provided: set certificates.provided.caBundle."},
 	{LB0803, Mistake, "Certificate that the API server does not accept", "Renew it, or put the authority that signed it into the caBundle, as the sentence says."},

@@ -373,6 +373,7 @@ func (p *planner) leaveAlone() (reason Reason, done bool) {
 	if p.injected() {
 		p.compareStatus()
 		p.checkParts()
+		p.tellOrder()
 		return Already, true
 	}
 	if !p.asked() {

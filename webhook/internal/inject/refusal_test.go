@@ -21,6 +21,8 @@ func TestSayings(t *testing.T) {
 	mounted := func(mount, volume string) string {
 		return "containers: [{name: app, image: a, volumeMounts: [{name: v, " + mount + "}]}, {name: writer, image: w, volumeMounts: [{name: v, mountPath: /w}]}]\nvolumes: [{name: v, " + volume + "}]"
 	}
+	const ours = "log-bridge.dev/files: /app/app.log\nlog-bridge.dev/status: '{\"entries\":[{\"entry\":\"app:/app/app.log\"}]}'"
+	const has = "containers: [{name: app, image: a}]\ninitContainers: [{name: log-bridge, image: s, restartPolicy: Always, volumeMounts: [{name: log-bridge, mountPath: /log-bridge}]}]\nvolumes: [{name: log-bridge, emptyDir: {}}]"
 	files := func(v string) string { return "log-bridge.dev/files: " + v }
 	for _, c := range []struct {
 		name, annotations, spec string
@@ -224,6 +226,29 @@ func TestSayings(t *testing.T) {
 		{"shared memory with a volume", files("/dev/shm/x.log"), mounted("mountPath: /dev/shm", "emptyDir: {medium: Memory}"), nil},
 		{"a log among settings", files("/etc/app.log, /etc/app/trace, /lib/app.out"), app, nil},
 		{"a size limit with an exponent", files("/x\nlog-bridge.dev/size-limit: '1e9'"), app, nil},
+		{"a file where the marks of what is seeded are", files("/.log-bridge/done"), app, []string{
+			"log-bridge.dev/files: app:/.log-bridge/done: log-bridge keeps files of its own in /.log-bridge of its volume; let the application write its logs to a directory of its own [LB0306]"}},
+		{"a glob beside the program", files("/app/*.log"), app, []string{
+			"/app of container app is shared whole, so its files outlive a restart of the container, also a pid file, lock or socket; keep those elsewhere, such as in /run, or write the logs to a directory of their own, such as /app/logs [LB0320]"}},
+		{"the program's directory by annotation", files("/app/app.log\nlog-bridge.dev/mount: directory"), app, []string{
+			"/app of container app is shared whole, so its files outlive a restart of the container, also a pid file, lock or socket; keep those elsewhere, such as in /run, or remove log-bridge.dev/mount, so that only the log is shared [LB0320]"}},
+		{"the directory for temporary files", files("/tmp/app.log\nlog-bridge.dev/mount: directory"), app, []string{
+			"/tmp of container app is shared whole, so its files outlive a restart of the container, also a pid file, lock or socket; keep those elsewhere, such as in /run, or write the logs to a directory of their own, such as /tmp/logs [LB0320]"}},
+		{"an init container's directory, which a failure starts again", files("setup:/work/*.log"), app + "\ninitContainers: [{name: setup, image: s}]\nrestartPolicy: OnFailure", []string{
+			"/work of container setup is shared whole, so its files outlive a restart of the container, also a pid file, lock or socket; keep those elsewhere, such as in /run, or write the logs to a directory of their own, such as /work/logs [LB0320]"}},
+		{"a container with a rule of its own", files("/app/*.log"), "containers: [{name: app, image: a, restartPolicy: Never, restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [42]}}]}]", []string{
+			"/app of container app is shared whole, so its files outlive a restart of the container, also a pid file, lock or socket; keep those elsewhere, such as in /run, or write the logs to a directory of their own, such as /app/logs [LB0320]"}},
+		{"a directory of a container that never starts again", files("/app/*.log"), app + "\nrestartPolicy: Never", nil},
+		{"the same, by the container's own policy", files("/app/*.log"), "containers: [{name: app, image: a, restartPolicy: Never}]", nil},
+		{"logs in a directory of their own", files("/var/log/app/*.log, /app/logs/x.log, /srv/Log-Files_2/*, /opt/app-log/*.log, /home/x/.pm2/logs/*"), app, nil},
+		{"one log beside the program", files("/app/app.log"), app, nil},
+
+		{"a foreign container before the sidecar", ours, strings.Replace(has, "initContainers: [", "initContainers: [{name: copies, image: c, volumeMounts: [{name: log-bridge, mountPath: /app/app.log, subPath: app/app/app.log}]}, ", 1), []string{
+			"init container copies starts before log-bridge and mounts its volume while nothing is in it: it sees empty directories, and the application does not see what it writes there; have it added behind log-bridge, or without these mounts [LB0210]"}},
+		{"a foreign container that does not mount our volume", ours, strings.Replace(has, "initContainers: [", "initContainers: [{name: mesh, image: c}, ", 1), nil},
+		{"the seeding container before the sidecar", ours, strings.Replace(has, "initContainers: [", "initContainers: [{name: log-bridge-seed-app, image: a, volumeMounts: [{name: log-bridge, mountPath: /log-bridge/.bin, subPath: .bin}]}, ", 1), []string{
+			"init container log-bridge-seed-app comes before log-bridge, which gives it its program, so the pod would never start; have the webhook that changed their order keep it [LB0211]"}},
+
 		{"a name that only looks like a prefix", files("/var/log2/x.log"), mounted("mountPath: /var/log", "emptyDir: {}"), nil},
 		{"a file mounted by subPath", files("/c/x.log"), mounted("mountPath: /c/x.log, subPath: x.log", "emptyDir: {}"), nil},
 		{"a file of the node", files("/c/x.log"), mounted("mountPath: /c/x.log", "hostPath: {path: /x.log, type: FileOrCreate}"), nil},
@@ -232,7 +257,7 @@ func TestSayings(t *testing.T) {
 		{"a copied status alone", "log-bridge.dev/status: '{}'", app, nil},
 		{"an entry named twice", files("/x, app:/x, /x"), app, nil},
 		{"tomcat's directory", files("/usr/local/tomcat/logs/*.log"), app, nil},
-		{"a directory named like a library", files("/library/*.log"), app, nil},
+		{"a directory named like a library", files("/library/logs/*.log"), app, nil},
 		{"requests of zero", files("/x\nlog-bridge.dev/cpu-request: '0'\nlog-bridge.dev/memory-request: 0Mi\nlog-bridge.dev/ephemeral-storage-request: '0'"), app, nil},
 		{"lines to stderr only", "log-bridge.dev/stderr-files: /x", app, nil},
 		{"run-as-user 0 where the container may be root", files("/x\nlog-bridge.dev/run-as-user: '0'"), "containers: [{name: app, image: a, securityContext: {runAsNonRoot: false, runAsUser: 0}}]\nsecurityContext: {runAsNonRoot: true}", nil},

@@ -183,6 +183,10 @@ func (p *planner) way(w *wanted) (Code, error) {
 			return code, err
 		}
 	}
+	// The marks of what is seeded must be out of the application's reach.
+	if own := "/" + contract.SeedDir; contract.Covers(own, at) {
+		return LB0306, sentence("%s: log-bridge keeps files of its own in %s of its volume; let the application write its logs to a directory of its own", w.Entry, own)
+	}
 	if code, err := mountable(w.Entry, at); err != nil {
 		return code, err
 	}
@@ -299,6 +303,7 @@ func (p *planner) mountDirectory(s source, dir string) {
 	if !p.mount(s, dir) {
 		return
 	}
+	p.tellRestart(s, dir)
 	place := contract.Place{Container: s.Name, Path: escape(dir)}
 	if !p.set.seed {
 		p.tail.Dirs = append(p.tail.Dirs, place)

@@ -231,6 +231,16 @@ func mentions(object *unstructured.Unstructured) bool {
 		has("spec", "jobTemplate", "spec", "template", "metadata", "annotations")
 }
 
+// hasVolume says whether a pod has a volume with the name of ours.
+func hasVolume(object *unstructured.Unstructured) bool {
+	volumes, _, _ := unstructured.NestedFieldNoCopy(object.Object, "spec", "volumes")
+	list, _ := volumes.([]any)
+	return slices.ContainsFunc(list, func(v any) bool {
+		fields, _ := v.(map[string]any)
+		return fields["name"] == contract.Volume
+	})
+}
+
 // loud leaves out notes: in a whole cluster nobody asked for explanations.
 func loud(findings []inject.Finding) []inject.Finding {
 	return slices.DeleteFunc(findings, func(f inject.Finding) bool { return f.Severity() == inject.Note })
@@ -239,7 +249,7 @@ func loud(findings []inject.Finding) []inject.Finding {
 // pods looks at the pods that run or will run; what has ended can no longer be helped.
 func (s *survey) pods(ctx context.Context) {
 	err := s.each(ctx, pods, s.Namespace, metav1.ListOptions{FieldSelector: "status.phase!=Succeeded,status.phase!=Failed"}, func(object *unstructured.Unstructured) error {
-		if !mentions(object) {
+		if !mentions(object) && !hasVolume(object) {
 			return nil
 		}
 		var pod corev1.Pod
@@ -265,6 +275,11 @@ func (s *survey) pod(ctx context.Context, pod *corev1.Pod, leftOut bool) {
 		findings = slices.DeleteFunc(findings, func(f inject.Finding) bool { return f.Code == inject.LB0412 })
 		findings = append(findings, ordinary(pod)...)
 		findings = append(findings, containers(pod)...)
+	case inject.SidecarGone(pod):
+		if result.LeftAlone != inject.NotAsked {
+			s.Bare++
+		}
+		findings = append(findings, inject.Finding{Code: inject.LB0720, Text: "the pod was given the sidecar, but it is gone: kubectl logs does not show its files, and where they are mounted the application finds empty directories; another webhook, or a copy without init containers, left the container " + contract.Container + " out"})
 	case result.LeftAlone != "":
 	case len(result.Mistakes()) > 0:
 		// To make it anew is no remedy: it would be refused.

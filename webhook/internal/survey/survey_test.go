@@ -159,6 +159,11 @@ func pod(name, annotations, more string) string {
 	return `{"kind":"Pod","apiVersion":"v1","metadata":{"name":"` + name + `","namespace":"shop","annotations":{` + annotations + `}` + more + `},"spec":{"containers":[{"name":"app","image":"x"}]}}`
 }
 
+// mounting gives the container app a mount of a volume with the name of ours.
+func mounting(pod, subPath string) string {
+	return strings.Replace(pod, `"image":"x"}]`, `"image":"x","volumeMounts":[{"name":"log-bridge","mountPath":"/app/app.log","subPath":"`+subPath+`"}]}],"volumes":[{"name":"log-bridge","emptyDir":{}}]`, 1)
+}
+
 const annotated = `"log-bridge.dev/files":"/app/app.log"`
 
 // What the parts of a cluster are found to be.
@@ -205,6 +210,27 @@ func TestFindings(t *testing.T) {
 		"a pod with a mistake that nobody refused": {
 			change: func(c *cluster) { c.lists[podsOfShop] = []string{pod("web", `"log-bridge.dev/files":"app.log"`, "")} },
 			want:   []string{"Pod/web LB0103"},
+		},
+		"a pod from which the sidecar was removed": {
+			change: func(c *cluster) {
+				c.lists[podsOfShop] = []string{mounting(pod("web", annotated+`,"log-bridge.dev/status":"{}"`, ""), "app/app/app.log"), mounting(pod("declined", annotated+`,"log-bridge.dev/inject":"false"`, ""), "app/app/app.log")}
+			},
+			want: []string{"Pod/web LB0720", "Pod/declined LB0720"}, text: "the pod was given the sidecar, but it is gone",
+		},
+		"a copy of a pod, without annotations and init containers": {
+			change: func(c *cluster) {
+				c.lists[podsOfShop] = []string{mounting(pod("copy", `"other/files":"/x"`, ""), "app/app/app.log")}
+			},
+			want: []string{"Pod/copy LB0720"},
+		},
+		"a removed sidecar that followed a volume of the pod's own": {
+			change: func(c *cluster) {
+				c.lists[podsOfShop] = []string{strings.Replace(pod("web", annotated+`,"log-bridge.dev/status":"{}"`, ""), `"spec":{`, `"spec":{"volumes":[{"name":"log-bridge","emptyDir":{}}],`, 1)}
+			},
+			want: []string{"Pod/web LB0720"},
+		},
+		"a foreign volume that has the name of ours": {
+			change: func(c *cluster) { c.lists[podsOfShop] = []string{mounting(pod("web", `"other/files":"/x"`, ""), "")} },
 		},
 		"a pod in a namespace that is left out": {
 			change: func(c *cluster) {

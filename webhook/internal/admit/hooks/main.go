@@ -65,6 +65,10 @@ func run() error {
 		"/foreign":   foreign,
 		"/openshift": openshift,
 		"/old-types": oldTypes,
+		"/first":     copies(0, false),
+		"/native":    copies(0, true),
+		"/second":    copies(1, false),
+		"/removes":   removes,
 	} {
 		handler := admit.Handler(decide, slog.New(slog.NewTextHandler(os.Stderr, nil)), admit.Counter())
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
@@ -156,6 +160,37 @@ func oldTypes(_ context.Context, pod *corev1.Pod) inject.Result {
 		return inject.Result{LeftAlone: inject.Already}
 	}
 	return inject.Result{Operations: []jsonpatch.Operation{jsonpatch.NewOperation("replace", "/spec/initContainers", containers)}}
+}
+
+// copies puts a container with the mounts of the application among the init containers, as
+// injectors of secrets do so that the application finds in its volumes what they write.
+func copies(at int, native bool) admit.Decide {
+	return func(_ context.Context, pod *corev1.Pod) inject.Result {
+		inits := pod.Spec.InitContainers
+		if len(inits) < at || slices.ContainsFunc(inits, func(c corev1.Container) bool { return c.Name == "copies" }) {
+			return inject.Result{LeftAlone: inject.Already}
+		}
+		c := corev1.Container{Name: "copies", Image: "log-bridge.test/rotator:1", VolumeMounts: pod.Spec.Containers[0].VolumeMounts,
+			Command: []string{"sh", "-c", "echo strange > /var/log/app/strange.log; ls /var/log/app; stat -c %F /srv/file.log"}}
+		if native {
+			always := corev1.ContainerRestartPolicyAlways
+			c.RestartPolicy = &always
+			c.Command[2] += "; trap exit TERM; while true; do sleep 1; done"
+		}
+		if len(inits) == 0 {
+			return inject.Result{Operations: []jsonpatch.Operation{jsonpatch.NewOperation("add", "/spec/initContainers", []corev1.Container{c})}}
+		}
+		return inject.Result{Operations: []jsonpatch.Operation{jsonpatch.NewOperation("add", fmt.Sprintf("/spec/initContainers/%d", at), c)}}
+	}
+}
+
+// removes takes our sidecar out whenever it sees it.
+func removes(_ context.Context, pod *corev1.Pod) inject.Result {
+	at := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == "log-bridge" })
+	if at < 0 {
+		return inject.Result{LeftAlone: inject.Already}
+	}
+	return inject.Result{Operations: []jsonpatch.Operation{jsonpatch.NewOperation("remove", fmt.Sprintf("/spec/initContainers/%d", at), nil)}}
 }
 
 // selfSigned makes a certificate for 127.0.0.1 that is its own authority.

@@ -1,0 +1,47 @@
+package inject
+
+import (
+	"slices"
+	"strings"
+	"unicode"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+)
+
+// tellRestart warns where a directory that is shared as a whole may hold more than logs. Without
+// us, a container that starts again begins with the directory of its image; with us, it finds
+// what it left, and a pid file or the file of a socket may keep it from starting. Nothing tells
+// the sidecar early enough that a container starts again (docs/sharing.md says what was tried).
+func (p *planner) tellRestart(s source, dir string) {
+	if holdsLogs(dir) || !p.startsAgain(s.Container) {
+		return
+	}
+	remedy := say("write the logs to a directory of their own, such as %s/logs", dir)
+	glob := func(e contract.Entry) bool {
+		return e.Container == s.Name && e.IsGlob() && contract.Covers(dir, e.Dir())
+	}
+	globs := slices.ContainsFunc(p.set.files, glob) || slices.ContainsFunc(p.set.stderrFiles, glob)
+	if p.set.mount == contract.MountDirectory && !globs && !contract.Sticky(dir) {
+		remedy = say("remove %s, so that only the log is shared", annotation(contract.KeyMount))
+	}
+	p.say(LB0320, "%s of container %s is shared whole, so its files outlive a restart of the container, also a pid file, lock or socket; keep those elsewhere, such as in /run, or %s", dir, s.Name, remedy)
+}
+
+// startsAgain says whether the kubelet may start a container a second time.
+func (p *planner) startsAgain(c *corev1.Container) bool {
+	if c.RestartPolicy != nil && *c.RestartPolicy != corev1.ContainerRestartPolicyNever || len(c.RestartPolicyRules) > 0 {
+		return true
+	}
+	return c.RestartPolicy == nil && p.pod.Spec.RestartPolicy != corev1.RestartPolicyNever
+}
+
+// holdsLogs says whether a directory is for logs by its name, or lies in one: a word of it is
+// log or the like. It is more lenient than inLogDirectory, which decides how auto shares.
+func holdsLogs(dir string) bool {
+	words := strings.FieldsFunc(strings.ToLower(dir), func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+	return slices.ContainsFunc(words, func(word string) bool {
+		return slices.Contains([]string{"log", "logs", "logfile", "logfiles", "logging"}, word)
+	})
+}
