@@ -174,10 +174,11 @@ func TestLogIsHarmless(t *testing.T) {
 // is on a list, with what: texts of ours.
 func TestWordsLeaveInOnePlace(t *testing.T) {
 	allowed := map[string][]string{
-		"main.go":    {"os.Stdout", "os.Stderr", "fmt.Fprint", "fmt.Fprintf", "fmt.Fprintln", "io.WriteString"},
-		"offline.go": {"fmt.Fprint", "fmt.Fprintf"}, // the table of findings
-		"serve.go":   {"fmt.Fprintln"},              // "ok"
-		"words.go":   {"fmt.Fprintln"},
+		"main.go":                   {"os.Stdout", "os.Stderr", "fmt.Fprint", "fmt.Fprintf", "fmt.Fprintln", "io.WriteString"},
+		"offline.go":                {"fmt.Fprint", "fmt.Fprintf"}, // the table of findings
+		"serve.go":                  {"fmt.Fprintln"},              // "ok"
+		"words.go":                  {"fmt.Fprintln"},
+		"internal/server/server.go": {"log.New"}, // what net/http says, into the log
 	}
 	writers := map[string][]string{
 		"fmt": {"Print", "Printf", "Println", "Fprint", "Fprintf", "Fprintln"},

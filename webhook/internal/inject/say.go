@@ -49,7 +49,7 @@ func list(names []string) words {
 	var b strings.Builder
 	for i, name := range names {
 		if i == maxListed {
-			fmt.Fprintf(&b, " and %d more", len(names)-i)
+			b.WriteString(fmt.Sprintf(" and %d more", len(names)-i))
 			break
 		}
 		if i > 0 {
@@ -109,7 +109,7 @@ func Join(findings []Finding, more int) string {
 		b.WriteString(text)
 	}
 	if more > 0 {
-		fmt.Fprintf(&b, "; and %d more", more)
+		b.WriteString(fmt.Sprintf("; and %d more", more))
 	}
 	return b.String()
 }
