@@ -220,7 +220,7 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 			}
 		}
 		c.Flags |= checkpoint.Copy | x.Flags&checkpoint.Stderr
-		c.Path, c.Offset, c.scan = x.Path, x.Offset, x.Offset
+		c.Path, c.Offset, c.Began, c.scan = x.Path, x.Offset, x.Offset, x.Offset
 		c.Head, c.Anchor = append(c.Head[:0], x.Head...), append(c.Anchor[:0], x.Anchor...)
 		c.original, c.ready, c.behind, c.grew = nil, true, true, now
 		f.keep(c)

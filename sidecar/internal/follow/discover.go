@@ -316,6 +316,7 @@ func (f *Follower) startAtEnd(x *file) error {
 
 // startsHere reads the head and the anchor of a file that is followed from Offset.
 func (f *Follower) startsHere(x *file) error {
+	x.Began = x.Offset
 	x.Head = make([]byte, min(checkpoint.Window, x.Offset))
 	if _, err := x.pread(x.Head, 0); err != nil {
 		return err

@@ -73,7 +73,7 @@ func (x *file) advance(data []byte) {
 
 // restart forgets what was delivered: the file is another from its first byte on.
 func (x *file) restart() {
-	x.Offset, x.scan, x.reclaimed = 0, 0, 0
+	x.Offset, x.Began, x.scan, x.reclaimed = 0, 0, 0, 0
 	x.Head, x.Anchor = x.Head[:0], x.Anchor[:0]
 	x.Flags = x.Flags&^checkpoint.Cut | checkpoint.Emptied
 }

@@ -286,10 +286,10 @@ func (f *Follower) truncated(x *file, now time.Time) bool {
 		// left it may as well be a new beginning, and is taken for one: lines may come
 		// twice then, but none is missing.)
 		f.say.Say("%s was cut from %s to %s; going on at its new end", name, emit.Size(x.Offset), emit.Size(st.Size))
-		head := bytes.Clone(x.Head)
+		head, began := bytes.Clone(x.Head), min(x.Began, st.Size)
 		x.restart()
 		x.Head = append(x.Head, head...)
-		x.Offset, x.scan = st.Size, st.Size
+		x.Offset, x.Began, x.scan = st.Size, began, st.Size
 		if err := f.anchorAt(x); err != nil {
 			f.readFailed(x, err)
 			return false
