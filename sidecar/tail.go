@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -141,10 +142,13 @@ func awaitEnd(grace time.Duration, words *say.Sayer, sinks ...*emit.Sink) *endin
 				// Rare: a pod's end seldom takes so long. Whoever kills the sidecar then
 				// leaves this as the last word.
 				slow.Reset(10 * time.Second)
-				if n := e.undone.Load(); n >= 0 {
+				switch n := e.undone.Load(); {
+				case n >= 0:
 					words.Say("stopping: %s to deliver", emit.Size(n))
-				} else {
-					words.Say("stopping: lines to deliver, but the reader of the output takes none")
+				case slices.ContainsFunc(sinks, (*emit.Sink).Writing):
+					words.Say("stopping: undelivered lines remain, but nothing is reading the output")
+				default:
+					words.Say("stopping: looking for what is to be delivered")
 				}
 			}
 		}

@@ -220,7 +220,7 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 			}
 		}
 		c.Flags |= checkpoint.Copy | x.Flags&checkpoint.Stderr
-		c.Path, c.Offset, c.Began, c.scan = x.Path, x.Offset, x.Offset, x.Offset
+		c.Path, c.Offset, c.Began, c.search = x.Path, x.Offset, x.Offset, search{}
 		c.Head, c.Anchor = append(c.Head[:0], x.Head...), append(c.Anchor[:0], x.Anchor...)
 		c.original, c.ready, c.behind, c.grew = nil, true, true, now
 		f.keep(c)
@@ -268,7 +268,7 @@ func (f *Follower) settleCopies(original *file) {
 		}
 		c.original = nil
 		c.Flags |= checkpoint.Copy
-		c.Offset, c.scan = st.Size, st.Size
+		c.Offset, c.search = st.Size, search{}
 		if err := f.startsHere(c); err != nil {
 			f.readFailed(c, err)
 		}

@@ -292,25 +292,14 @@ func (f *Follower) startAfterSeed(x *file, src *source, n tree.Node, id checkpoi
 	return f.startsHere(x)
 }
 
-// startAtEnd sets the offset behind the last whole line: what other pods wrote before
-// this one is not ours, and a line still being written is.
+// startAtEnd lets a file be followed from its end as it is now. Where its last whole line ends is looked
+// for when it is served.
 func (f *Follower) startAtEnd(x *file) error {
 	st, err := x.stat()
 	if err != nil {
 		return err
 	}
-	for end := st.Size; end > 0 && x.Offset == 0; {
-		piece := f.buf[:min(blockSize, end)]
-		if _, err := x.pread(piece, end-int64(len(piece))); err != nil {
-			return err
-		}
-		for i := len(piece) - 1; i >= 0 && x.Offset == 0; i-- {
-			if piece[i] == '\n' {
-				x.Offset = end - int64(len(piece)) + int64(i) + 1
-			}
-		}
-		end -= int64(len(piece))
-	}
+	x.Offset, x.startBefore = st.Size, st.Size
 	return f.startsHere(x)
 }
 

@@ -260,6 +260,9 @@ func (f *Follower) Sweep(now time.Time) (Wait, error) {
 	}
 	if due || now.Sub(f.lastCheck) >= f.checkAfter(now) {
 		f.lastCheck = now
+		for _, x := range f.open {
+			x.writtenSince(false)
+		}
 		f.readyAll()
 		f.keepAgain()
 	}
@@ -343,15 +346,24 @@ func (f *Follower) patience(now time.Time, least, most time.Duration) time.Durat
 func (f *Follower) Drain(now time.Time, left func(int64) error) error {
 	f.stale = true
 	f.look(now)
+	for _, x := range f.open {
+		x.writtenSince(true)
+	}
 	f.readyAll()
 	f.ending = true
-	for more := true; more; more = f.someReady() {
-		if _, err := f.serveAll(now); err != nil {
-			return err
+	drain := func() error {
+		for more := true; more; more = f.someReady() {
+			if _, err := f.serveAll(now); err != nil {
+				return err
+			}
+			if err := left(f.Left()); err != nil {
+				return err
+			}
 		}
-		if err := left(f.Left()); err != nil {
-			return err
-		}
+		return nil
+	}
+	if err := drain(); err != nil {
+		return err
 	}
 	for _, x := range f.open {
 		// The applications have ended before the sidecar is told to. Where one is
@@ -359,6 +371,13 @@ func (f *Follower) Drain(now time.Time, left func(int64) error) error {
 		// the line finished.
 		if x.original != nil || x.writers() == some {
 			continue
+		}
+		// Whole lines that have come since are whole lines.
+		if st, err := x.stat(); err == nil && st.Size != x.end {
+			x.ready = true
+			if err := drain(); err != nil {
+				return err
+			}
 		}
 		if err := f.flush(x); err != nil {
 			return err
@@ -377,6 +396,9 @@ func (f *Follower) Left() int64 {
 	var left int64
 	for _, x := range f.open {
 		if st, err := x.stat(); err == nil && x.original == nil {
+			if st.Size == x.end {
+				st.Size = x.solid // nothing but NULs is behind it
+			}
 			left += max(0, st.Size-x.Offset)
 		}
 	}

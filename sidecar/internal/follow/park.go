@@ -88,7 +88,7 @@ func (f *Follower) unpark(x *file) {
 
 // opened takes an open descriptor for a file.
 func (f *Follower) opened(x *file, fd int, at inode) {
-	x.fd, x.ready, x.scan = fd, true, x.Offset
+	x.fd, x.ready, x.search = fd, true, search{}
 	delete(f.parked, at)
 	f.open = append(f.open, x)
 	f.inode[at] = x

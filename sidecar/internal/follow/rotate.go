@@ -1,7 +1,6 @@
 package follow
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"io/fs"
@@ -299,7 +298,7 @@ func (f *Follower) finishGone(now time.Time) error {
 		return nil
 	}
 	for _, x := range slices.Clone(f.open) {
-		if !x.gone() || x.ready || x.fd < 0 {
+		if !x.gone() || x.ready || x.failed || x.fd < 0 {
 			continue
 		}
 		if x.original != nil {
@@ -327,7 +326,7 @@ func (f *Follower) finishGone(now time.Time) error {
 		}
 		// A last line may have been written before the writer went.
 		st, err := x.stat()
-		if err == nil && f.unread(x, st.Size) {
+		if err == nil && (st.Size != x.end || x.writtenSince(true)) {
 			x.ready = true
 			continue
 		}
@@ -346,24 +345,6 @@ func (f *Follower) finishGone(now time.Time) error {
 
 // gone says that no source matches a file any more.
 func (x *file) gone() bool { return !x.named }
-
-// unread says whether a file holds a whole line that is not delivered.
-func (f *Follower) unread(x *file, size int64) bool {
-	if size <= x.Offset {
-		return size < x.Offset
-	}
-	for at := max(x.Offset, x.scan); at < size; {
-		n, err := x.pread(f.buf[:blockSize], at)
-		if err != nil || n == 0 {
-			return false
-		}
-		if bytes.IndexByte(f.buf[:n], '\n') >= 0 {
-			return true
-		}
-		at += int64(n)
-	}
-	return false
-}
 
 // finish ends the following of a file. exists says that it still has a name, so
 // that it may be met again.
