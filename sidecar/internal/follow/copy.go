@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
-	"github.com/log-bridge/log-bridge/sidecar/internal/tree"
 	"golang.org/x/sys/unix"
 )
 
@@ -184,24 +183,22 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 			judge(c)
 		}
 	}
-	dir := path.Dir(x.node.Real)
-	for _, e := range f.list(dir) {
-		if !e.Type().IsRegular() {
-			continue
-		}
-		n, err := tree.At(dir + "/" + e.Name())
-		if err != nil || f.inode[inode{n.Dev, n.Ino}] != nil {
-			continue
-		}
-		fd, err := n.Open()
-		if err != nil {
-			continue
-		}
-		if !judge(&file{fd: fd, node: n, pair: -1}) {
-			unix.Close(fd)
-		}
+	if d, err := x.node.Parent().OpenDir(); err == nil {
+		f.eachFile(d, func(name string) {
+			n, err := d.Lookup(name)
+			if err != nil || !n.IsRegular() || n.Size < x.Offset || f.inode[inode{n.Dev, n.Ino}] != nil {
+				return
+			}
+			fd, n, err := n.Open()
+			if err != nil {
+				return
+			}
+			if f.inode[inode{n.Dev, n.Ino}] != nil || !judge(&file{fd: fd, node: n, pair: -1}) {
+				unix.Close(fd)
+			}
+		})
+		d.Close()
 	}
-	clear(f.listed)
 	for _, c := range copies {
 		switch {
 		case c.pair >= 0 && c != best:

@@ -15,7 +15,6 @@ package follow
 
 import (
 	"bytes"
-	"io/fs"
 	"slices"
 	"time"
 
@@ -131,7 +130,6 @@ type Follower struct {
 	seeded   prepare.SeedLists
 
 	holder  map[contract.Place]*file // newest generations, as this look found them
-	listed  map[string][]fs.DirEntry // directories that this look has listed
 	dirs    map[string]*dir          // the directories of the sources, by name
 	polled  bool                     // some directory has no watch
 	round   uint64                   // number of the look
@@ -156,8 +154,8 @@ func New(o Options) *Follower {
 		buf:   make([]byte, checkpoint.Window+blockSize),
 		inode: map[inode]*file{}, real: map[string]*file{}, alias: map[string]*file{}, dirs: map[string]*dir{},
 		parked: map[inode]*file{}, limit: openLimit(), forgetAt: forgetLeast,
-		holder: map[contract.Place]*file{}, listed: map[string][]fs.DirEntry{},
-		first: o.Store.First(), stale: true,
+		holder: map[contract.Place]*file{},
+		first:  o.Store.First(), stale: true,
 	}
 	trees := map[string]*tree.Tree{}
 	add := func(entries []contract.Entry, stderr bool) {

@@ -66,12 +66,7 @@ func (f *Follower) stillParked(n tree.Node) bool {
 // unpark opens a parked file again, of which an event told.
 func (f *Follower) unpark(x *file) {
 	f.makeRoom()
-	n, err := tree.At(x.node.Real)
-	if err != nil {
-		f.stale = true
-		return
-	}
-	fd, err := n.Open()
+	fd, n, err := x.node.Open()
 	if err != nil {
 		f.stale = true
 		return

@@ -63,16 +63,17 @@ func (f *Follower) reclaim(x *file, now time.Time) {
 // punch frees the blocks of [from, to). It opens the file anew, for writing, and checks
 // that it is still the same.
 func (x *file) punch(from, to int64) error {
-	fd, err := x.node.OpenToPunch()
+	fd, opened, err := x.node.OpenToPunch()
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	id, err := ident(fd)
+	// Its number is its own while it is open.
+	st, err := x.stat()
 	if err != nil {
 		return err
 	}
-	if !id.Same(x.Ident) {
+	if opened.Dev != uint64(st.Dev) || opened.Ino != st.Ino { //nolint:unconvert // Dev is 32 bits wide on some architectures
 		return nil // renamed since it was last looked for; the next look finds it
 	}
 	for {
