@@ -21,7 +21,7 @@ func TestDependencies(t *testing.T) {
 			}
 		}
 		if first, _, _ := strings.Cut(pkg, "/"); strings.Contains(first, ".") && !strings.HasPrefix(pkg, "github.com/log-bridge/") &&
-			!strings.HasPrefix(pkg, "golang.org/x/sys/") && !strings.HasPrefix(pkg, "github.com/fsnotify/fsnotify") {
+			!strings.HasPrefix(pkg, "golang.org/x/sys/") {
 			t.Errorf("the sidecar is built with %s, which is not on its short list", pkg)
 		}
 	}

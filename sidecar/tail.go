@@ -10,11 +10,11 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
 	"github.com/log-bridge/log-bridge/sidecar/internal/emit"
 	"github.com/log-bridge/log-bridge/sidecar/internal/follow"
+	"github.com/log-bridge/log-bridge/sidecar/internal/notify"
 	"github.com/log-bridge/log-bridge/sidecar/internal/prepare"
 	"github.com/log-bridge/log-bridge/sidecar/internal/say"
 )
@@ -48,13 +48,13 @@ func tail(cfg contract.Config, stdout, stderr *os.File) error {
 		Stdout: emit.NewSink(stdout, cfg.Format), Stderr: emit.NewSink(stderr, cfg.Format),
 	}
 	end := awaitEnd(cfg.Grace, words, o.Stdout, o.Stderr)
-	var events chan fsnotify.Event
-	var faults chan error
-	if w, err := fsnotify.NewWatcher(); err == nil {
-		defer w.Close()
-		o.Watcher, events, faults = w, w.Events, w.Errors
+	var f *follow.Follower
+	events := &watching{say: words, open: func(dir string) (int, error) { return f.OpenDir(dir) }}
+	defer events.close()
+	if events.begin() {
+		o.Watcher = events.w
 	}
-	f := follow.New(o)
+	f = follow.New(o)
 	defer f.Close()
 
 	var isReady *os.File
@@ -71,7 +71,7 @@ func tail(cfg contract.Config, stdout, stderr *os.File) error {
 				defer isReady.Close()
 			}
 		}
-		hear := events
+		hear := events.ready()
 		if wait.Deaf {
 			hear = nil
 		}
@@ -80,17 +80,13 @@ func tail(cfg contract.Config, stdout, stderr *os.File) error {
 		case <-timer.C:
 			// Without a wait too, events are heard: other files may have become ready.
 			select {
-			case e := <-events:
-				changed(f, e)
+			case _, ok := <-events.ready():
+				events.take(f, ok)
 			default:
 			}
-		case e := <-hear:
-			changed(f, e)
-		case err := <-faults:
-			if !errors.Is(err, fsnotify.ErrEventOverflow) {
-				words.Once("events", "watching for changes: %v; files are still checked every few seconds", err)
-			}
-			f.Lost()
+			events.again(f)
+		case _, ok := <-hear:
+			events.take(f, ok)
 		case <-end.begun:
 			timer.Stop()
 			return end.explain(f.Drain(time.Now(), end.left), f)
@@ -99,8 +95,60 @@ func tail(cfg contract.Config, stdout, stderr *os.File) error {
 	}
 }
 
-func changed(f *follow.Follower, e fsnotify.Event) {
-	f.Changed(e.Name, e.Op&^fsnotify.Write != 0)
+// watching is the watching for changes. Without it, or while it is broken, files are polled.
+type watching struct {
+	w     *notify.Watcher // nil: there is none
+	say   *say.Sayer
+	open  func(dir string) (int, error)
+	tried time.Time
+}
+
+// retryEvery is the time between two attempts to watch.
+const retryEvery = time.Minute
+
+// begin tries to watch.
+func (e *watching) begin() bool {
+	e.tried = time.Now()
+	w, err := notify.New(e.open)
+	if err != nil {
+		return false
+	}
+	e.w = w
+	return true
+}
+
+// ready has a value when there are events to take; nil blocks for ever.
+func (e *watching) ready() <-chan struct{} {
+	if e.w == nil {
+		return nil
+	}
+	return e.w.Ready
+}
+
+// take tells the Follower of all that has happened. ok is false when the watching is over.
+func (e *watching) take(f *follow.Follower, ok bool) {
+	if ok {
+		e.w.Take(f.Changed, f.Lost)
+		return
+	}
+	e.say.Once("events", "watching for changes: %v; files are polled until it works again", e.w.Err())
+	e.w.Close()
+	e.w = nil
+	f.Watch(nil)
+}
+
+// again tries to watch where that did not work.
+func (e *watching) again(f *follow.Follower) {
+	if e.w == nil && time.Since(e.tried) >= retryEvery && e.begin() {
+		e.say.Forget("events")
+		f.Watch(e.w)
+	}
+}
+
+func (e *watching) close() {
+	if e.w != nil {
+		e.w.Close()
+	}
 }
 
 // ending is the end of the program as signals ask for it.

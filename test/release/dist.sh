@@ -73,7 +73,7 @@ here=$(go env GOARCH)
 rendered=$("$helm" template log-bridge "$out/log-bridge-$version.tgz")
 for program in "${!sources[@]}"; do
 	grep -q "ghcr.io/log-bridge/$program:$version\$" <<< "$rendered" || fail "the chart does not take $program:$version"
-	grep -q 'fsnotify\|controller-runtime' "$out/$program.cdx.json" || fail "the list of components of $program has not its dependencies"
+	grep -q 'golang.org/x/sys\|controller-runtime' "$out/$program.cdx.json" || fail "the list of components of $program has not its dependencies"
 done
 (cd "$out" && sha256sum --check --quiet SHA256SUMS) || fail "the checksums do not fit"
 rm -r "$out/programs"

@@ -24,6 +24,7 @@ import (
 	"github.com/log-bridge/log-bridge/sidecar/internal/prepare"
 	"github.com/log-bridge/log-bridge/sidecar/internal/say"
 	"github.com/log-bridge/log-bridge/sidecar/internal/tree"
+	"golang.org/x/sys/unix"
 )
 
 // How long the sweep waits, at the most, before it looks again. Events end a wait;
@@ -70,7 +71,8 @@ var stampAge = 100 * time.Millisecond
 // coarseStampAge is the same where change times are whole seconds, as on ext4 with small inodes.
 const coarseStampAge = 3 * time.Second
 
-// Watcher asks for events of the directories it is given. fsnotify's is one.
+// Watcher asks for events of the directories it is given, by the names that Changed is then told. Package
+// notify has one.
 type Watcher interface {
 	Add(dir string) error
 	Remove(dir string) error
@@ -221,6 +223,24 @@ func (f *Follower) Changed(path string, other bool) {
 			x.ready = true
 		}
 	}
+}
+
+// Watch makes the Follower use another watcher from now on; nil is to poll.
+func (f *Follower) Watch(w Watcher) {
+	f.watcher, f.polled = w, f.polled || w == nil
+	for _, d := range f.dirs {
+		d.watched = stamp{}
+	}
+	f.Lost()
+}
+
+// OpenDir opens one of the directories that a Watcher is given, for nothing but to watch it. No link is followed.
+func (f *Follower) OpenDir(name string) (fd int, err error) {
+	d := f.dirs[name]
+	if d == nil {
+		return -1, unix.ENOENT
+	}
+	return d.node.OpenToWatch()
 }
 
 // Lost notes that events were lost: everything is looked at again.

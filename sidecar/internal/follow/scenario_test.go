@@ -258,6 +258,26 @@ func TestF14_directoryOfACopySwapped(t *testing.T) {
 	s.want(s.delivered(), "")
 }
 
+// TestF5: the watching breaks, and begins again: lines come meanwhile and after.
+func TestF5_watchingBreaks(t *testing.T) {
+	s := newStage(t, true, "app:/logs/*.log")
+	s.start()
+	s.append("a.log", "one\n")
+	s.want(s.rest(0), "one\n")
+	s.f.Watch(nil)
+	s.append("b.log", "two\n")
+	s.want(s.rest(2*time.Second), "one\ntwo\n")
+	s.append("a.log", "three\n")
+	s.want(s.rest(2*time.Second), "one\ntwo\nthree\n")
+	s.watcher.close()
+	*s.watcher = *newWatcher() // it has no watches
+	s.f.Watch(s.watcher)
+	s.want(s.rest(0), "one\ntwo\nthree\n")
+	s.append("a.log", "four\n")
+	s.append("c.log", "five\n")
+	s.want(s.rest(0), "one\ntwo\nthree\nfour\nfive\n")
+}
+
 // limitFiles sets how many descriptors this process may have, beside those it has.
 func limitFiles(t *testing.T, n int) {
 	t.Helper()
