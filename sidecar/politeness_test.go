@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
-	"github.com/log-bridge/log-bridge/sidecar/internal/inotify"
+	"github.com/log-bridge/log-bridge/sidecar/internal/notify"
 )
 
 // What TestApplicationGetsItsInstances plays with: so many sidecars of one user who has so many instances.
@@ -27,8 +27,8 @@ const (
 
 // politely is a sidecar with a short mind.
 func politely() {
-	manners = func() inotify.Manners {
-		return inotify.Manners{Reserve: reserve, Keep: 200 * time.Millisecond, Retry: 400 * time.Millisecond}
+	manners = func() notify.Manners {
+		return notify.Manners{Reserve: reserve, Keep: 200 * time.Millisecond, Retry: 400 * time.Millisecond}
 	}
 	main()
 }
@@ -178,7 +178,7 @@ func TestWithoutEvents(t *testing.T) {
 		want string
 	}{
 		{unix.EMFILE, `^user \d+ has no inotify instance left on this node; files are polled instead, .* fs\.inotify\.max_user_instances `},
-		{inotify.ErrReserve, `^the last inotify instances that user \d+ has on this node are left to the application; .* fs\.inotify\.max_user_instances `},
+		{notify.ErrReserve, `^the last inotify instances that user \d+ has on this node are left to the application; .* fs\.inotify\.max_user_instances `},
 		{unix.ENOSYS, `^changes cannot be watched for \(function not implemented\); files are polled instead`},
 	} {
 		if have := withoutEvents(test.err); !regexp.MustCompile(test.want).MatchString(have) {

@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
-	"github.com/log-bridge/log-bridge/sidecar/internal/inotify"
+	"github.com/log-bridge/log-bridge/sidecar/internal/notify"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 )
@@ -84,7 +84,7 @@ const raceEnv = "atexit_sleep_ms=0"
 
 func TestMain(m *testing.M) {
 	// Many tests at once are not one user's usual node.
-	manners = func() inotify.Manners { return inotify.Manners{Keep: time.Hour, Retry: time.Hour} }
+	manners = func() notify.Manners { return notify.Manners{Keep: time.Hour, Retry: time.Hour} }
 	testscript.Main(openToAll{m}, map[string]func(){
 		"log-bridge": main,
 		"log-bridge-without-capabilities": func() {

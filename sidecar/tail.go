@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -14,7 +15,7 @@ import (
 	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
 	"github.com/log-bridge/log-bridge/sidecar/internal/emit"
 	"github.com/log-bridge/log-bridge/sidecar/internal/follow"
-	"github.com/log-bridge/log-bridge/sidecar/internal/inotify"
+	"github.com/log-bridge/log-bridge/sidecar/internal/notify"
 	"github.com/log-bridge/log-bridge/sidecar/internal/prepare"
 	"github.com/log-bridge/log-bridge/sidecar/internal/say"
 )
@@ -49,26 +50,27 @@ func tail(cfg contract.Config, stdout, stderr *os.File, words *say.Sayer) error 
 	end := awaitEnd(cfg.Grace, words, o.Stdout, o.Stderr)
 	f := follow.New(o)
 	defer f.Close()
-	instances, first := inotify.New(manners())
+	instances, first := notify.New(manners(), f.OpenDir)
 	defer instances.Close()
-	var w *fsnotify.Watcher
-	var events chan fsnotify.Event
-	var faults chan error
-	take := func(c inotify.Change) {
-		if w != nil {
-			go w.Close() // which may take the kernel a while
+	// Without a watcher, or while it is broken, files are polled.
+	var watcher *notify.Watcher
+	var events <-chan fsnotify.Event
+	var faults <-chan error
+	watch := func(c notify.Change) {
+		if watcher != nil {
+			go watcher.Close() // which may take the kernel a while
 		}
-		if w = c.Watcher; w == nil {
+		if watcher = c.Watcher; watcher == nil {
 			events, faults = nil, nil
 			f.Watch(nil)
 			words.Once("events", "%s", withoutEvents(c.Err))
 			return
 		}
-		events, faults = w.Events, w.Errors
-		f.Watch(w)
+		events, faults = watcher.Events, watcher.Faults
+		f.Watch(watcher)
 		words.Forget("events")
 	}
-	take(first)
+	watch(first)
 
 	var isReady *os.File
 	for {
@@ -93,19 +95,25 @@ func tail(cfg contract.Config, stdout, stderr *os.File, words *say.Sayer) error 
 		case <-timer.C:
 			// Without a wait too, events are heard: other files may have become ready.
 			select {
-			case e := <-events:
-				changed(f, e)
+			case e, ok := <-events:
+				if ok {
+					watcher.Take(e, f.Changed)
+				}
 			default:
 			}
-		case e := <-hear:
-			changed(f, e)
-		case err := <-faults:
-			if !errors.Is(err, fsnotify.ErrEventOverflow) {
-				words.Once("events", "watching for changes: %v; files are still checked every few seconds", err)
+		case e, ok := <-hear:
+			if ok {
+				watcher.Take(e, f.Changed)
 			}
-			f.Lost()
+		case err := <-faults:
+			if errors.Is(err, fsnotify.ErrEventOverflow) {
+				f.Lost()
+				break
+			}
+			watch(notify.Change{Err: err})
+			instances.Lost()
 		case c := <-instances.Changes:
-			take(c)
+			watch(c)
 		case <-end.begun:
 			timer.Stop()
 			return end.explain(f.Drain(time.Now(), end.left), f)
@@ -115,22 +123,18 @@ func tail(cfg contract.Config, stdout, stderr *os.File, words *say.Sayer) error 
 }
 
 // manners are how tail shares inotify instances; tests have their own.
-var manners = inotify.Usual
+var manners = notify.Usual
 
 // withoutEvents makes a sentence of the reason for which there is no watcher.
 func withoutEvents(err error) string {
-	const remedy = "files are polled instead, so lines come up to a second later. The sysctl fs.inotify.max_user_instances of the node is how many each user has"
+	const remedy = "files are polled instead, so lines come up to a second later. The sysctl fs.notify.max_user_instances of the node is how many each user has"
 	switch {
-	case errors.Is(err, inotify.ErrReserve):
+	case errors.Is(err, notify.ErrReserve):
 		return fmt.Sprintf("the last inotify instances that user %d has on this node are left to the application; %s", os.Getuid(), remedy)
 	case errors.Is(err, syscall.EMFILE):
 		return fmt.Sprintf("user %d has no inotify instance left on this node; %s", os.Getuid(), remedy)
 	}
 	return fmt.Sprintf("changes cannot be watched for (%v); files are polled instead, so lines come up to a second later", err)
-}
-
-func changed(f *follow.Follower, e fsnotify.Event) {
-	f.Changed(e.Name, e.Op&^fsnotify.Write != 0)
 }
 
 // ending is the end of the program as signals ask for it.
@@ -172,10 +176,13 @@ func awaitEnd(grace time.Duration, words *say.Sayer, sinks ...*emit.Sink) *endin
 				// Rare: a pod's end seldom takes so long. Whoever kills the sidecar then
 				// leaves this as the last word.
 				slow.Reset(10 * time.Second)
-				if n := e.undone.Load(); n >= 0 {
+				switch n := e.undone.Load(); {
+				case n >= 0:
 					words.Say("stopping: %s to deliver", emit.Size(n))
-				} else {
-					words.Say("stopping: lines to deliver, but the reader of the output takes none")
+				case slices.ContainsFunc(sinks, (*emit.Sink).Writing):
+					words.Say("stopping: undelivered lines remain, but nothing is reading the output")
+				default:
+					words.Say("stopping: looking for what is to be delivered")
 				}
 			}
 		}

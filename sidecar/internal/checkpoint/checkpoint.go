@@ -82,6 +82,7 @@ type Record struct {
 	Container string // as in contract.Entry
 	Path      string // as the container last named it; empty when too long to keep
 	Offset    int64  // first byte not delivered
+	Began     int64  // where following began: what is before it was never delivered
 	Head      []byte // first bytes of the file, at most Window
 	Anchor    []byte // the bytes before Offset, at most Window
 }
@@ -101,7 +102,8 @@ type Store struct {
 const (
 	magic   = 0x4c42_3031 // "LB01"; another layout gets another number
 	header  = 60          // bytes before the container, see encode
-	maxPath = SlotSize - header - 2*Window
+	trailer = 8           // bytes at the end of the slot
+	maxPath = SlotSize - header - 2*Window - trailer
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -234,7 +236,8 @@ func (s *Store) Close() error {
 
 // encode fills a slot. Layout, little-endian: magic, crc of all behind it, seq, dev,
 // ino, birth, gen, offset, flags, container length, path length, head
-// length, anchor length, then container, path, head and anchor.
+// length, anchor length, then container, path, head and anchor. The last 8 bytes are
+// one more than began, so that a slot of a version without it has 0 there.
 func encode(slot []byte, r *Record, seq uint64) {
 	clear(slot)
 	le := binary.LittleEndian
@@ -258,6 +261,7 @@ func encode(slot []byte, r *Record, seq uint64) {
 	b = append(b, path...)
 	b = append(b, r.Head...)
 	_ = append(b, r.Anchor...)
+	le.PutUint64(slot[SlotSize-trailer:], uint64(r.Began)+1)
 	le.PutUint32(slot[4:], crc32.Checksum(slot[8:SlotSize], castagnoli))
 }
 
@@ -281,5 +285,11 @@ func decode(slot []byte) (r Record, seq uint64, ok bool) {
 	take := func(n int) (b []byte) { b, rest = rest[:n:n], rest[n:]; return b }
 	r.Container, r.Path = string(take(nc)), string(take(np))
 	r.Head, r.Anchor = append([]byte(nil), take(nh)...), append([]byte(nil), take(na)...)
+	r.Began = r.Offset // a version without the trailer did not tell
+	if len(rest) >= trailer {
+		if began := int64(le.Uint64(slot[SlotSize-trailer:])) - 1; began >= 0 && began <= r.Offset {
+			r.Began = began
+		}
+	}
 	return r, seq, true
 }

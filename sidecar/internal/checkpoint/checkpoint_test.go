@@ -20,7 +20,7 @@ func record(n int) Record {
 	window := bytes.Repeat([]byte{byte(n)}, Window)
 	return Record{
 		Ident: Ident{Dev: 1, Ino: uint64(100 + n), Birth: int64(n) * 1e9, Gen: uint32(n)},
-		Flags: Flags(n), Container: "app", Path: "/var/log/app.log", Offset: int64(1000 + n),
+		Flags: Flags(n), Container: "app", Path: "/var/log/app.log", Offset: int64(1000 + n), Began: int64(n),
 		Head: window, Anchor: window,
 	}
 }
@@ -293,6 +293,20 @@ func TestLongPath(t *testing.T) {
 	_, records := reopen(t, s, dir)
 	long.Path = ""
 	equal(t, records, map[int]Record{a: fits, b: long})
+}
+
+// TestBeforeBegan: a slot of a version that did not note where following began: it counts as begun where
+// it was left, since nobody knows what was delivered of what is before.
+func TestBeforeBegan(t *testing.T) {
+	var slot [SlotSize]byte
+	want := record(7)
+	encode(slot[:], &want, 1)
+	clear(slot[SlotSize-8:])
+	binary.LittleEndian.PutUint32(slot[4:], crc32.Checksum(slot[8:], castagnoli))
+	have, _, ok := decode(slot[:])
+	if want.Began = want.Offset; !ok || !reflect.DeepEqual(have, want) {
+		t.Errorf("have %+v, %v, want %+v", have, ok, want)
+	}
 }
 
 func TestSame(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 )
 
-// Sink is an output. Use it from one goroutine, but for SetDeadline.
+// Sink is an output. Use it from one goroutine, but for SetDeadline and Writing.
 type Sink struct {
 	out    *output
 	format contract.Format
@@ -36,6 +36,10 @@ func NewSink(f *os.File, format contract.Format) *Sink {
 // SetDeadline ends a write that still waits for the reader at t, with ErrLate. Any
 // goroutine may call it.
 func (s *Sink) SetDeadline(t time.Time) { s.out.setDeadline(t) }
+
+// Writing says whether a write is under way; if it is for long, the reader takes nothing. Any goroutine
+// may call it.
+func (s *Sink) Writing() bool { return s.out.writing.Load() }
 
 // Lines writes a block of whole lines: each ends with a newline. It returns how many
 // bytes of p are out; after an error that may end within a line.

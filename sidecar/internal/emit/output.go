@@ -32,6 +32,7 @@ type output struct {
 	fd       int      // else
 	ask      bool     // poll before each write, and write at most pipeBuf
 	deadline atomic.Int64
+	writing  atomic.Bool
 	wake     [2]int // a pipe: a byte in it ends a poll, after the deadline was set
 }
 
@@ -87,6 +88,8 @@ func (o *output) setDeadline(t time.Time) {
 
 // write writes all of p and says how much of it went out.
 func (o *output) write(p []byte) (int, error) {
+	o.writing.Store(true)
+	defer o.writing.Store(false)
 	if o.own != nil {
 		n, err := o.own.Write(p)
 		switch {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
-	"github.com/log-bridge/log-bridge/sidecar/internal/tree"
 	"golang.org/x/sys/unix"
 )
 
@@ -184,24 +183,22 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 			judge(c)
 		}
 	}
-	dir := path.Dir(x.node.Real)
-	for _, e := range f.list(dir) {
-		if !e.Type().IsRegular() {
-			continue
-		}
-		n, err := tree.At(dir + "/" + e.Name())
-		if err != nil || f.inode[inode{n.Dev, n.Ino}] != nil {
-			continue
-		}
-		fd, err := n.Open()
-		if err != nil {
-			continue
-		}
-		if !judge(&file{fd: fd, node: n, pair: -1}) {
-			unix.Close(fd)
-		}
+	if d, err := x.node.Parent().OpenDir(); err == nil {
+		f.eachFile(d, func(name string) {
+			n, err := d.Lookup(name)
+			if err != nil || !n.IsRegular() || n.Size < x.Offset || f.inode[inode{n.Dev, n.Ino}] != nil {
+				return
+			}
+			fd, n, err := n.Open()
+			if err != nil {
+				return
+			}
+			if f.inode[inode{n.Dev, n.Ino}] != nil || !judge(&file{fd: fd, node: n, pair: -1}) {
+				unix.Close(fd)
+			}
+		})
+		d.Close()
 	}
-	clear(f.listed)
 	for _, c := range copies {
 		switch {
 		case c.pair >= 0 && c != best:
@@ -220,7 +217,7 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 			}
 		}
 		c.Flags |= checkpoint.Copy | x.Flags&checkpoint.Stderr
-		c.Path, c.Offset, c.scan = x.Path, x.Offset, x.Offset
+		c.Path, c.Offset, c.Began, c.search = x.Path, x.Offset, x.Offset, search{}
 		c.Head, c.Anchor = append(c.Head[:0], x.Head...), append(c.Anchor[:0], x.Anchor...)
 		c.original, c.ready, c.behind, c.grew = nil, true, true, now
 		f.keep(c)
@@ -268,7 +265,7 @@ func (f *Follower) settleCopies(original *file) {
 		}
 		c.original = nil
 		c.Flags |= checkpoint.Copy
-		c.Offset, c.scan = st.Size, st.Size
+		c.Offset, c.search = st.Size, search{}
 		if err := f.startsHere(c); err != nil {
 			f.readFailed(c, err)
 		}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -47,11 +46,11 @@ func (f *Follower) look(now time.Time) {
 				f.sayFound(src, err)
 			}
 			f.settled = f.settled && !found.Linked
-			for _, name := range found.Dirs {
+			for name, node := range found.Dirs {
 				if f.dirs[name] == nil {
 					f.dirs[name] = &dir{}
 				}
-				f.dirs[name].round = f.round
+				f.dirs[name].node, f.dirs[name].round = node, f.round
 			}
 		}
 		for _, x := range f.open {
@@ -62,10 +61,7 @@ func (f *Follower) look(now time.Time) {
 		if lost := f.lostParked(); lost || f.hidden || f.closed != nil && !f.looked || len(f.closed) >= f.forgetAt {
 			f.findRotated(now)
 		}
-		for _, g := range f.gaps(holder) {
-			f.findMissed(g, now)
-		}
-		clear(f.listed)
+		f.findMissed(f.gaps(holder), now)
 		f.order()
 		// A file made after the look and before the watch would be missed.
 		again = f.watch()
@@ -80,6 +76,7 @@ func (f *Follower) look(now time.Time) {
 
 // dir is a directory in which the sources were looked for.
 type dir struct {
+	node    tree.Node
 	found   stamp  // what it was at the last look
 	watched stamp  // what it was when a watch was asked for; none: it has no watch
 	round   uint64 // number of the last look that came by
@@ -92,7 +89,8 @@ type stamp struct {
 	changed int64 // change time (st_ctim) in ns since 1970
 }
 
-// stampOf is the stamp of a directory, or of the one that a link leads to; none if it cannot be had.
+// stampOf is the stamp of a directory, or of the one that a link leads to; none if it cannot be had. It only
+// tells that something changed: what is listed and opened then is reached without following links.
 func stampOf(name string) stamp {
 	var st unix.Stat_t
 	if unix.Stat(name, &st) != nil {
@@ -135,11 +133,7 @@ func (f *Follower) found(src *source, n tree.Node, holder map[contract.Place]*fi
 		return
 	}
 	if x := f.inode[inode{n.Dev, n.Ino}]; x != nil {
-		if x.round == f.round {
-			f.alias[n.Real] = x // another name of a file that this look already found
-			return
-		}
-		f.name(x, src, n)
+		f.known(x, src, n)
 		return
 	}
 	if f.stillParked(n) {
@@ -147,12 +141,13 @@ func (f *Follower) found(src *source, n tree.Node, holder map[contract.Place]*fi
 		return
 	}
 	f.makeRoom()
-	fd, err := n.Open()
+	fd, opened, err := n.Open()
 	if errors.Is(err, unix.EMFILE) {
-		// The rest of the program has more descriptors than was thought.
-		f.limit = max(1, len(f.open))
+		// The rest of the program has more descriptors than was thought. Some are for looking into
+		// directories.
+		f.limit = max(1, len(f.open)-4)
 		f.makeRoom()
-		fd, err = n.Open()
+		fd, opened, err = n.Open()
 	}
 	if errors.Is(err, unix.EMFILE) {
 		f.settled, f.crowded = false, true
@@ -168,8 +163,8 @@ func (f *Follower) found(src *source, n tree.Node, holder map[contract.Place]*fi
 			about, n.Mode&0o7777, n.Uid, os.Getuid(), contract.Prefix+contract.KeyRunAsUser, n.Uid)
 		return
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		f.settled = false // renamed or deleted since it was found, which the next look sees
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
+		f.settled = false // renamed, deleted or replaced since it was found, which the next look sees
 		return
 	}
 	if err != nil {
@@ -177,6 +172,16 @@ func (f *Follower) found(src *source, n tree.Node, holder map[contract.Place]*fi
 		return
 	}
 	f.say.Forget(about)
+	// Another file may have got the name since: what is followed is what was opened.
+	if opened.Dev != n.Dev || opened.Ino != n.Ino {
+		f.settled = false
+	}
+	n = opened
+	if x := f.inode[inode{n.Dev, n.Ino}]; x != nil {
+		unix.Close(fd)
+		f.known(x, src, n)
+		return
+	}
 	x, err := f.take(src, n, fd)
 	if err != nil {
 		unix.Close(fd)
@@ -195,7 +200,16 @@ func (f *Follower) found(src *source, n tree.Node, holder map[contract.Place]*fi
 	f.name(x, src, n)
 }
 
-// name notes that a look found an open file as n.
+// known notes that a look found an open file as n.
+func (f *Follower) known(x *file, src *source, n tree.Node) {
+	if x.round == f.round {
+		f.alias[n.Real] = x // another name of a file that this look already found
+		return
+	}
+	f.name(x, src, n)
+}
+
+// name gives an open file the name by which a look found it.
 func (f *Follower) name(x *file, src *source, n tree.Node) {
 	x.round = f.round
 	if x.named && x.node.Real == n.Real && x.Path == n.Path {
@@ -292,30 +306,20 @@ func (f *Follower) startAfterSeed(x *file, src *source, n tree.Node, id checkpoi
 	return f.startsHere(x)
 }
 
-// startAtEnd sets the offset behind the last whole line: what other pods wrote before
-// this one is not ours, and a line still being written is.
+// startAtEnd lets a file be followed from its end as it is now. Where its last whole line ends is looked
+// for when it is served.
 func (f *Follower) startAtEnd(x *file) error {
 	st, err := x.stat()
 	if err != nil {
 		return err
 	}
-	for end := st.Size; end > 0 && x.Offset == 0; {
-		piece := f.buf[:min(blockSize, end)]
-		if _, err := x.pread(piece, end-int64(len(piece))); err != nil {
-			return err
-		}
-		for i := len(piece) - 1; i >= 0 && x.Offset == 0; i-- {
-			if piece[i] == '\n' {
-				x.Offset = end - int64(len(piece)) + int64(i) + 1
-			}
-		}
-		end -= int64(len(piece))
-	}
+	x.Offset, x.startBefore = st.Size, st.Size
 	return f.startsHere(x)
 }
 
 // startsHere reads the head and the anchor of a file that is followed from Offset.
 func (f *Follower) startsHere(x *file) error {
+	x.Began = x.Offset
 	x.Head = make([]byte, min(checkpoint.Window, x.Offset))
 	if _, err := x.pread(x.Head, 0); err != nil {
 		return err
@@ -340,15 +344,6 @@ func (f *Follower) sayFound(src *source, err error) {
 	default:
 		f.say.Once(src.Container+":"+err.Error(), "%s:%v", src.Container, err)
 	}
-}
-
-// Watch gives the Follower another Watcher, or none. The one before is the caller's to close.
-func (f *Follower) Watch(w Watcher) {
-	f.watcher, f.stale = w, true
-	for _, d := range f.dirs {
-		d.watched = stamp{}
-	}
-	f.polled = true // until the next look
 }
 
 // watch makes the watched directories be those that this look came by. It says whether a watch is new.
@@ -404,46 +399,26 @@ func tellsChanges(dir string) bool {
 	return false
 }
 
-// list lists a directory, once in each look. It is sorted by name.
-func (f *Follower) list(dir string) []fs.DirEntry {
-	entries, ok := f.listed[dir]
-	if !ok {
-		entries, _ = os.ReadDir(dir)
-		f.listed[dir] = entries
+// isGeneration says whether a rotation may have given name to an earlier generation of base: it is NAME.* or
+// NAME-*, but neither compressed nor one of the small files that programs keep beside a log.
+func isGeneration(base, name string) bool {
+	rest, ok := strings.CutPrefix(name, base)
+	if !ok || rest == "" || rest[0] != '.' && rest[0] != '-' || tree.Compressed(name) {
+		return false
 	}
-	return entries
+	switch rest {
+	case ".lck", ".lock", ".pid", ".tmp", ".swp", ".part", ".pos", ".offset", ".idx":
+		return false
+	}
+	return true
 }
 
-// siblings are the names in the directory of a followed file that a rotation may
-// have given its earlier generations: NAME.* and NAME-*, but neither compressed nor
-// the small files that programs keep beside a log. The oldest comes first, as far as names
-// tell.
-func (f *Follower) siblings(real string) []string {
-	dir, base := path.Dir(real), path.Base(real)
-	entries := f.list(dir)
-	at, _ := slices.BinarySearchFunc(entries, base, func(e fs.DirEntry, name string) int { return cmp.Compare(e.Name(), name) })
-	var names []string
-	for _, e := range entries[at:] {
-		rest, ok := strings.CutPrefix(e.Name(), base)
-		if !ok {
-			break
-		}
-		if rest == "" || rest[0] != '.' && rest[0] != '-' || !e.Type().IsRegular() || tree.Compressed(e.Name()) {
-			continue
-		}
-		switch rest {
-		case ".lck", ".lock", ".pid", ".tmp", ".swp", ".part", ".pos", ".offset", ".idx":
-			continue
-		}
-		names = append(names, dir+"/"+e.Name())
+// byAge compares the names of generations: the older one comes first, as far as names tell.
+func byAge(a, b string) int {
+	if i, j := counter(a), counter(b); i >= 0 && j >= 0 {
+		return cmp.Compare(j, i)
 	}
-	slices.SortFunc(names, func(a, b string) int {
-		if i, j := counter(a), counter(b); i >= 0 && j >= 0 {
-			return cmp.Compare(j, i)
-		}
-		return cmp.Compare(a, b)
-	})
-	return names
+	return cmp.Compare(a, b)
 }
 
 // counter is the number at the end of app.log.2, which counts rotations, -1 for other

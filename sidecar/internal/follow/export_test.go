@@ -6,3 +6,6 @@ import "time"
 const StampAge = 20 * time.Millisecond
 
 func init() { stampAge = StampAge }
+
+// Ident is ident, for a test that gives an old checkpoint the files of today.
+var Ident = ident

@@ -24,9 +24,10 @@ type file struct {
 	named bool   // it was found under a name that a source matches at the last look
 	round uint64 // number of that look
 
-	ready bool  // it may have bytes that are not delivered
-	scan  int64 // up to here no newline stands behind Offset
-	solid int64 // and this is behind the last byte of it that is not NUL
+	ready bool // it may have bytes that are not delivered
+	search
+	// startBefore is where the search for the place to begin at has come to, backwards; 0: there is none.
+	startBefore int64
 
 	// before is the generation that had this file's name before it; its bytes go
 	// out first. behind says that a file was not read to its end since it lost
@@ -45,6 +46,7 @@ type file struct {
 	changed    int64 // the change time when it was parked
 
 	unkept bool // the checkpoint could not take its record
+	failed bool // it could not be read the last time
 
 	grew time.Time // when it last had something to deliver, or lost its name
 }
@@ -68,12 +70,12 @@ func (x *file) advance(data []byte) {
 	}
 	x.Anchor = window(x.Anchor, data)
 	x.Offset += int64(len(data))
-	x.scan = x.Offset
 }
 
 // restart forgets what was delivered: the file is another from its first byte on.
 func (x *file) restart() {
-	x.Offset, x.scan, x.reclaimed = 0, 0, 0
+	x.Offset, x.Began, x.reclaimed, x.startBefore = 0, 0, 0, 0
+	x.search = search{}
 	x.Head, x.Anchor = x.Head[:0], x.Anchor[:0]
 	x.Flags = x.Flags&^checkpoint.Cut | checkpoint.Emptied
 }
@@ -82,6 +84,7 @@ func (x *file) restart() {
 // and its bytes would not belong to those of the first. Fewer than asked for is the end
 // of the file.
 func (x *file) pread(p []byte, off int64) (int, error) {
+	p = readable(p, off)
 	for {
 		n, err := unix.Pread(x.fd, p, off)
 		if err != unix.EINTR {

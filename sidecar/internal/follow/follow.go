@@ -15,7 +15,6 @@ package follow
 
 import (
 	"bytes"
-	"io/fs"
 	"slices"
 	"time"
 
@@ -25,6 +24,7 @@ import (
 	"github.com/log-bridge/log-bridge/sidecar/internal/prepare"
 	"github.com/log-bridge/log-bridge/sidecar/internal/say"
 	"github.com/log-bridge/log-bridge/sidecar/internal/tree"
+	"golang.org/x/sys/unix"
 )
 
 // How long the sweep waits, at the most, before it looks again. Events end a wait;
@@ -71,7 +71,8 @@ var stampAge = 100 * time.Millisecond
 // coarseStampAge is the same where change times are whole seconds, as on ext4 with small inodes.
 const coarseStampAge = 3 * time.Second
 
-// Watcher asks for events of the directories it is given. fsnotify's is one.
+// Watcher asks for events of the directories it is given, by the names that Changed is then told. Package
+// notify has one.
 type Watcher interface {
 	Add(dir string) error
 	Remove(dir string) error
@@ -131,7 +132,6 @@ type Follower struct {
 	seeded   prepare.SeedLists
 
 	holder  map[contract.Place]*file // newest generations, as this look found them
-	listed  map[string][]fs.DirEntry // directories that this look has listed
 	dirs    map[string]*dir          // the directories of the sources, by name
 	polled  bool                     // some directory has no watch
 	round   uint64                   // number of the look
@@ -156,8 +156,8 @@ func New(o Options) *Follower {
 		buf:   make([]byte, checkpoint.Window+blockSize),
 		inode: map[inode]*file{}, real: map[string]*file{}, alias: map[string]*file{}, dirs: map[string]*dir{},
 		parked: map[inode]*file{}, limit: openLimit(), forgetAt: forgetLeast,
-		holder: map[contract.Place]*file{}, listed: map[string][]fs.DirEntry{},
-		first: o.Store.First(), stale: true,
+		holder: map[contract.Place]*file{},
+		first:  o.Store.First(), stale: true,
 	}
 	trees := map[string]*tree.Tree{}
 	add := func(entries []contract.Entry, stderr bool) {
@@ -225,6 +225,24 @@ func (f *Follower) Changed(path string, other bool) {
 	}
 }
 
+// Watch makes the Follower use another watcher from now on; nil is to poll.
+func (f *Follower) Watch(w Watcher) {
+	f.watcher, f.polled = w, f.polled || w == nil
+	for _, d := range f.dirs {
+		d.watched = stamp{}
+	}
+	f.Lost()
+}
+
+// OpenDir opens one of the directories that a Watcher is given, for nothing but to watch it. No link is followed.
+func (f *Follower) OpenDir(name string) (fd int, err error) {
+	d := f.dirs[name]
+	if d == nil {
+		return -1, unix.ENOENT
+	}
+	return d.node.OpenToWatch()
+}
+
 // Lost notes that events were lost: everything is looked at again.
 func (f *Follower) Lost() {
 	f.stale = true
@@ -260,6 +278,9 @@ func (f *Follower) Sweep(now time.Time) (Wait, error) {
 	}
 	if due || now.Sub(f.lastCheck) >= f.checkAfter(now) {
 		f.lastCheck = now
+		for _, x := range f.open {
+			x.writtenSince(false)
+		}
 		f.readyAll()
 		f.keepAgain()
 	}
@@ -343,15 +364,24 @@ func (f *Follower) patience(now time.Time, least, most time.Duration) time.Durat
 func (f *Follower) Drain(now time.Time, left func(int64) error) error {
 	f.stale = true
 	f.look(now)
+	for _, x := range f.open {
+		x.writtenSince(true)
+	}
 	f.readyAll()
 	f.ending = true
-	for more := true; more; more = f.someReady() {
-		if _, err := f.serveAll(now); err != nil {
-			return err
+	drain := func() error {
+		for more := true; more; more = f.someReady() {
+			if _, err := f.serveAll(now); err != nil {
+				return err
+			}
+			if err := left(f.Left()); err != nil {
+				return err
+			}
 		}
-		if err := left(f.Left()); err != nil {
-			return err
-		}
+		return nil
+	}
+	if err := drain(); err != nil {
+		return err
 	}
 	for _, x := range f.open {
 		// The applications have ended before the sidecar is told to. Where one is
@@ -359,6 +389,13 @@ func (f *Follower) Drain(now time.Time, left func(int64) error) error {
 		// the line finished.
 		if x.original != nil || x.writers() == some {
 			continue
+		}
+		// Whole lines that have come since are whole lines.
+		if st, err := x.stat(); err == nil && st.Size != x.end {
+			x.ready = true
+			if err := drain(); err != nil {
+				return err
+			}
 		}
 		if err := f.flush(x); err != nil {
 			return err
@@ -377,6 +414,9 @@ func (f *Follower) Left() int64 {
 	var left int64
 	for _, x := range f.open {
 		if st, err := x.stat(); err == nil && x.original == nil {
+			if st.Size == x.end {
+				st.Size = x.solid // nothing but NULs is behind it
+			}
 			left += max(0, st.Size-x.Offset)
 		}
 	}

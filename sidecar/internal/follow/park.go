@@ -66,12 +66,7 @@ func (f *Follower) stillParked(n tree.Node) bool {
 // unpark opens a parked file again, of which an event told.
 func (f *Follower) unpark(x *file) {
 	f.makeRoom()
-	n, err := tree.At(x.node.Real)
-	if err != nil {
-		f.stale = true
-		return
-	}
-	fd, err := n.Open()
+	fd, n, err := x.node.Open()
 	if err != nil {
 		f.stale = true
 		return
@@ -88,7 +83,7 @@ func (f *Follower) unpark(x *file) {
 
 // opened takes an open descriptor for a file.
 func (f *Follower) opened(x *file, fd int, at inode) {
-	x.fd, x.ready, x.scan = fd, true, x.Offset
+	x.fd, x.ready, x.search = fd, true, search{}
 	delete(f.parked, at)
 	f.open = append(f.open, x)
 	f.inode[at] = x

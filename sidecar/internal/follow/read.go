@@ -15,8 +15,14 @@ const (
 	// may come twice after SIGKILL. It is one pipe's default capacity.
 	blockSize = 64 << 10
 	// turn is the most that one file delivers before the next one is served, in
-	// bytes, unless a single line is longer.
+	// bytes, unless a single line is longer; what it looks at without delivering it counts too.
 	turn = 1 << 20
+	// leastStep is what a step counts at the least, in bytes, so that a file that is truncated again and
+	// again ends its turn as well.
+	leastStep = 16 << 10
+	// leastGap is the size of a hole within a line from which on it is left out, in bytes: nobody wrote it, and
+	// it may be larger than anything that can be delivered.
+	leastGap = 1 << 20
 )
 
 // serve delivers what a file has, at most one turn. It returns how many bytes it
@@ -27,9 +33,10 @@ func (f *Follower) serve(x *file, now time.Time) (delivered int64, err error) {
 		x.ready, x.behind = false, false
 		return 0, nil
 	}
-	for delivered < turn {
-		n, again, err := f.step(x, now)
+	for spent := int64(0); spent < turn; {
+		n, looked, again, err := f.step(x, now)
 		delivered += n
+		spent += max(n, looked, leastStep)
 		if n > 0 {
 			x.grew = now
 		}
@@ -48,9 +55,13 @@ func (f *Follower) serve(x *file, now time.Time) (delivered int64, err error) {
 	return delivered, nil
 }
 
-// step delivers one block of whole lines, or one line that is longer. again says
-// that there may be more.
-func (f *Follower) step(x *file, now time.Time) (delivered int64, again bool, err error) {
+// step delivers one block of whole lines, or one line that is longer. looked is how many bytes it
+// looked at without delivering any; again says that there may be more.
+func (f *Follower) step(x *file, now time.Time) (delivered, looked int64, again bool, err error) {
+	if x.startBefore > 0 {
+		f.findStart(x)
+		return 0, turn, true, nil
+	}
 	// The anchor and the new bytes come with one read, so that no truncation can
 	// come between them unseen.
 	back := len(x.Anchor)
@@ -58,13 +69,15 @@ func (f *Follower) step(x *file, now time.Time) (delivered int64, again bool, er
 	n, err := x.pread(buf, x.Offset-int64(back))
 	if err != nil {
 		f.readFailed(x, err)
-		return 0, false, nil
+		return 0, 0, false, nil
 	}
+	x.failed = false
 	if n < back || !bytes.Equal(buf[:back], x.Anchor) || x.Offset == 0 && !bytes.HasPrefix(buf[:n], x.Head) {
-		return 0, f.truncated(x, now), nil
+		return 0, 0, f.truncated(x, now), nil
 	}
 	if n > back && x.atHole(buf[back]) {
-		return 0, f.skipHole(x), nil
+		looked, again = f.skipHole(x)
+		return 0, looked, again, nil
 	}
 	if x.Flags&checkpoint.Cut != 0 && n > back {
 		// The line was ended for want of a writer. If one came and ends it, that is
@@ -73,29 +86,33 @@ func (f *Follower) step(x *file, now time.Time) (delivered int64, again bool, er
 		if buf[back] == '\n' {
 			x.advance(buf[back : back+1])
 			f.keep(x)
-			return 0, true, nil
+			return 0, 0, true, nil
 		}
 	}
 	data := buf[back:n]
 	atEnd := n < len(buf)
 	// Space that is allocated ahead of the data reads as NULs: not yet written.
-	data = bytes.TrimRight(data, "\x00")
+	data = trimNULs(data)
 	if len(x.Head) < checkpoint.Window && x.Offset == 0 {
 		// Known before it is delivered, to recognize a copy of an unread file.
 		x.Head = append(x.Head[:0], data[:min(len(data), checkpoint.Window)]...)
 	}
 	end := bytes.LastIndexByte(data, '\n') + 1
-	if end == 0 {
-		if atEnd {
-			return 0, false, nil
-		}
+	if end == 0 && !atEnd {
 		return f.longLine(x)
+	}
+	if atEnd {
+		x.end, x.solid = x.Offset+int64(n-back), x.Offset+int64(len(data))
+		x.scan = x.solid
+	}
+	if end == 0 {
+		return 0, 0, false, nil
 	}
 	data = data[:end]
 	// A truncation while the read went on may have left old bytes before new
 	// ones. If it did, the beginning has changed now.
 	if check := min(back+end, checkpoint.Window); !x.holds(buf[:check], x.Offset-int64(back)) {
-		return 0, true, nil
+		return 0, 0, true, nil
 	}
 	out, err := f.sink(x).Lines(x.Container, x.Path, data)
 	if err != nil {
@@ -103,7 +120,7 @@ func (f *Follower) step(x *file, now time.Time) (delivered int64, again bool, er
 		out = bytes.LastIndexByte(data[:out], '\n') + 1
 	}
 	f.delivered(x, data[:out])
-	return int64(out), !atEnd || end < len(data), err
+	return int64(out), 0, !atEnd, err
 }
 
 // delivered keeps the offset behind data, which was delivered.
@@ -121,35 +138,16 @@ func (f *Follower) delivered(x *file, data []byte) {
 // longLine looks for the end of a line that is longer than a block and writes it in
 // pieces. Nothing of it is kept in memory, and nothing is written before its
 // newline is in the file, so that no other file waits for the rest of it.
-func (f *Follower) longLine(x *file) (delivered int64, again bool, err error) {
-	x.scan, x.solid = max(x.scan, x.Offset), max(x.solid, x.Offset)
-	piece := f.buf[:blockSize]
-	for looked := 0; ; looked += blockSize {
-		if looked >= turn {
-			return 0, true, nil // others may be served; scan remembers where
-		}
-		n, err := x.pread(piece, x.scan)
-		if err != nil {
-			f.readFailed(x, err)
-			return 0, false, nil
-		}
-		if i := bytes.IndexByte(piece[:n], '\n'); i >= 0 {
-			x.scan += int64(i) + 1
-			break
-		}
-		if data := bytes.TrimRight(piece[:n], "\x00"); len(data) > 0 {
-			x.solid = x.scan + int64(len(data))
-		}
-		if n < len(piece) {
-			x.scan = x.solid // what is allocated ahead may be written yet
-			return 0, false, nil
-		}
-		x.scan += int64(n)
+func (f *Follower) longLine(x *file) (delivered, looked int64, again bool, err error) {
+	at, looked, again := f.search(x, indexNewline)
+	if at < 0 {
+		return 0, looked, again, nil
 	}
-	end := x.scan
+	end := at + 1
 	var tail [checkpoint.Window]byte
 	seen := append(tail[:0], x.Anchor...) // the bytes before at
-	for at := x.Offset; at < end; {
+	first, gap := true, false
+	for at = x.Offset; at < end; {
 		// As in step: what was seen comes with the same read, and once more after it.
 		back := len(seen)
 		buf := f.buf[:back+int(min(blockSize, end-at))]
@@ -157,30 +155,44 @@ func (f *Follower) longLine(x *file) (delivered int64, again bool, err error) {
 		if err != nil || n <= back || !bytes.Equal(buf[:back], seen) || !x.holds(seen, at-int64(back)) {
 			// The file was truncated under the line. What is out is ended, so that
 			// the next line is a line of its own.
-			if at > x.Offset {
+			if !first {
 				if err := f.sink(x).Piece(x.Container, x.Path, []byte("\n"), false, true); err != nil {
-					return delivered, false, err
+					return delivered, looked, false, err
 				}
 			}
-			x.scan = x.Offset
-			return delivered, true, nil
+			x.scan, x.solid = x.Offset, x.Offset
+			return delivered, looked, true, nil
 		}
 		piece := buf[back:n]
-		if err := f.sink(x).Piece(x.Container, x.Path, piece, at == x.Offset, at+int64(len(piece)) == end); err != nil {
-			return delivered, false, err
+		data := indexData(piece)
+		to := at + int64(max(data, 0)) // the next byte to deliver
+		if data < 0 {
+			to = min(x.dataFrom(at+int64(len(piece))), end)
 		}
+		if gap = to-at >= leastGap || gap && to > at; gap {
+			seen = append(seen[:0], zeros[:checkpoint.Window]...)
+			at = to
+			continue
+		}
+		if data >= 0 {
+			piece = trimNULs(piece) // what follows may be a hole
+		}
+		if err := f.sink(x).Piece(x.Container, x.Path, piece, first, at+int64(len(piece)) == end); err != nil {
+			return delivered, looked, false, err
+		}
+		first = false
 		seen = window(seen, piece)
 		at += int64(len(piece))
 		delivered += int64(len(piece))
 	}
 	// The whole line is out: keep the offset behind it.
 	x.Anchor = append(x.Anchor[:0], seen...)
-	x.Offset, x.scan = end, end
+	x.Offset = end
 	x.Flags &^= checkpoint.Cut
 	f.keep(x)
 	f.stats.Bytes += delivered
 	f.countLines(newline)
-	return delivered, true, nil
+	return delivered, looked, true, nil
 }
 
 // flush delivers an unfinished last line and ends it.
@@ -189,14 +201,10 @@ func (f *Follower) flush(x *file) error {
 		return nil // truncated: what was unfinished is gone
 	}
 	var next [1]byte
-	if n, err := x.pread(next[:], x.Offset); err == nil && n == 1 && x.atHole(next[0]) && !f.skipHole(x) {
-		return nil
+	if n, err := x.pread(next[:], x.Offset); err == nil && n == 1 && x.atHole(next[0]) {
+		return nil // there is nothing else yet
 	}
-	end, err := f.dataEnd(x)
-	if err != nil {
-		f.readFailed(x, err)
-		return nil
-	}
+	end := x.solid // it was searched to its end
 	for first := true; x.Offset < end; first = false {
 		piece := f.buf[:min(blockSize, end-x.Offset)]
 		n, err := x.pread(piece, x.Offset)
@@ -207,6 +215,9 @@ func (f *Follower) flush(x *file) error {
 				return nil
 			}
 			return f.sink(x).Piece(x.Container, x.Path, []byte("\n"), false, true)
+		}
+		if bytes.IndexByte(piece, '\n') >= 0 && first {
+			return nil // overwritten: it is no unfinished line any more
 		}
 		last := x.Offset+int64(n) == end
 		out := piece
@@ -227,29 +238,9 @@ func (f *Follower) flush(x *file) error {
 	return nil
 }
 
-// dataEnd is the position behind the last byte of a file that is not NUL: space that is
-// allocated ahead of the data reads as NULs.
-func (f *Follower) dataEnd(x *file) (int64, error) {
-	st, err := x.stat()
-	if err != nil {
-		return 0, err
-	}
-	for end := st.Size; end > x.Offset; {
-		piece := f.buf[:min(blockSize, end-x.Offset)]
-		n, err := x.pread(piece, end-int64(len(piece)))
-		if err != nil {
-			return 0, err
-		}
-		if data := bytes.TrimRight(piece[:n], "\x00"); len(data) > 0 {
-			return end - int64(len(piece)) + int64(len(data)), nil
-		}
-		end -= int64(len(piece))
-	}
-	return x.Offset, nil
-}
-
 // readFailed says that a file cannot be read; it is tried again at the next look.
 func (f *Follower) readFailed(x *file, err error) {
+	x.failed = true
 	f.say.Once(x.Container+":"+x.Path, "%s:%s cannot be read (%v); its offset is kept, and it is tried again", x.Container, x.Path, err)
 	if err == unix.ESTALE {
 		f.close(x) // the server forgot the handle: the next look opens it by name
@@ -286,10 +277,10 @@ func (f *Follower) truncated(x *file, now time.Time) bool {
 		// left it may as well be a new beginning, and is taken for one: lines may come
 		// twice then, but none is missing.)
 		f.say.Say("%s was cut from %s to %s; going on at its new end", name, emit.Size(x.Offset), emit.Size(st.Size))
-		head := bytes.Clone(x.Head)
+		head, began := bytes.Clone(x.Head), min(x.Began, st.Size)
 		x.restart()
 		x.Head = append(x.Head, head...)
-		x.Offset, x.scan = st.Size, st.Size
+		x.Offset, x.Began = st.Size, began
 		if err := f.anchorAt(x); err != nil {
 			f.readFailed(x, err)
 			return false
@@ -331,33 +322,18 @@ func (x *file) emptied() bool {
 	return err == nil && at > x.Offset
 }
 
-// skipHole sets the offset of a truncated file behind the NULs that it begins with. It
-// returns false where there is nothing else yet.
-func (f *Follower) skipHole(x *file) bool {
-	at, err := unix.Seek(x.fd, x.Offset, unix.SEEK_DATA)
-	if err == unix.ENXIO {
-		return false
+// skipHole sets the offset of a truncated file behind the NULs that it begins with. again is false where
+// there is nothing else yet.
+func (f *Follower) skipHole(x *file) (looked int64, again bool) {
+	at, looked, again := f.search(x, indexData)
+	if at < 0 {
+		return looked, again
 	}
-	for at = max(at, x.Offset); ; {
-		n, err := x.pread(f.buf[:blockSize], at)
-		if err != nil {
-			f.readFailed(x, err)
-			return false
-		}
-		if n == 0 {
-			return false
-		}
-		nuls := n - len(bytes.TrimLeft(f.buf[:n], "\x00"))
-		at += int64(nuls)
-		if nuls < n {
-			break
-		}
-	}
-	x.Offset, x.scan = at, at
+	x.Offset, x.search = at, search{}
 	if err := f.startsHere(x); err != nil {
 		f.readFailed(x, err)
-		return false
+		return looked, false
 	}
 	f.keep(x)
-	return true
+	return looked, true
 }

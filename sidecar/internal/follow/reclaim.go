@@ -25,10 +25,12 @@ const (
 // reclaim frees the disk blocks of delivered bytes of a file of the shared emptyDir. The
 // file keeps its size, and everybody's offsets in it stay as they are; what was freed
 // reads as NULs. Nothing is freed that a restart would need: the checkpoint is synced
-// first. The bytes that are still in the pipe are copies and do not change.
+// first. Nor is anything that was in the file before it was followed, such as what an image or
+// another pod put there. The bytes that are still in the pipe are copies and do not change.
 func (f *Follower) reclaim(x *file, now time.Time) {
 	end := (x.Offset - reclaimKeep) / reclaimAlign * reclaimAlign
-	if !f.cfg.Reclaim || x.keepBlocks || end-max(x.reclaimed, reclaimHead) < reclaimStep {
+	from := max(x.reclaimed, x.Began, reclaimHead)
+	if !f.cfg.Reclaim || x.keepBlocks || end-from < reclaimStep {
 		return
 	}
 	name := x.Container + ":" + x.Path
@@ -49,28 +51,29 @@ func (f *Follower) reclaim(x *file, now time.Time) {
 		return
 	}
 	f.lastSync, f.dirty = now, false
-	if err := x.punch(reclaimHead, end); err != nil {
+	if err := x.punch(from, end); err != nil {
 		x.keepBlocks = true
 		f.say.Once("reclaim "+name, "%s: %s%s frees nothing: %v", name, contract.Prefix, contract.KeyReclaim, err)
 		return
 	}
-	f.stats.Reclaimed += end - max(x.reclaimed, reclaimHead)
+	f.stats.Reclaimed += end - from
 	x.reclaimed = end
 }
 
 // punch frees the blocks of [from, to). It opens the file anew, for writing, and checks
 // that it is still the same.
 func (x *file) punch(from, to int64) error {
-	fd, err := x.node.OpenToPunch()
+	fd, opened, err := x.node.OpenToPunch()
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	id, err := ident(fd)
+	// Its number is its own while it is open.
+	st, err := x.stat()
 	if err != nil {
 		return err
 	}
-	if !id.Same(x.Ident) {
+	if opened.Dev != uint64(st.Dev) || opened.Ino != st.Ino { //nolint:unconvert // Dev is 32 bits wide on some architectures
 		return nil // renamed since it was last looked for; the next look finds it
 	}
 	for {

@@ -1,12 +1,10 @@
 package follow
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"io/fs"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -78,43 +76,61 @@ func (x *file) current() bool { return x.named && x.Flags&checkpoint.Copy == 0 }
 // files that are nowhere any more. One that may not be read is looked for again at the next look.
 func (f *Follower) findRotated(now time.Time) {
 	f.hidden = false
-	// An inode number is soon used again, so the time of birth goes with it.
-	type birth struct {
-		ino uint64
-		at  int64
-	}
-	missing := map[birth]bool{}
+	missing := map[uint64][]*file{} // by their inode number, which another file may have by now
+	exists := map[*file]bool{}
 	for _, c := range f.closed {
 		if f.parked[inode{c.node.Dev, c.node.Ino}] != c {
-			missing[birth{c.Ino, c.Birth}] = true
+			missing[c.Ino] = append(missing[c.Ino], c)
 		}
 	}
-	visit := func(real string) {
-		var st unix.Statx_t
-		if unix.Statx(unix.AT_FDCWD, real, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_INO|unix.STATX_BTIME, &st) != nil {
+	visit := func(d *tree.Dir, name string) {
+		n, err := d.Lookup(name)
+		if err != nil || missing[n.Ino] == nil {
 			return
 		}
-		if b := (birth{st.Ino, checkpoint.BirthOf(&st)}); missing[b] {
-			missing[b] = false
-			f.adopt(real, nil, "", func(c *file) bool { return c.Flags&checkpoint.Done == 0 }, now)
+		// One that may not be read exists as well.
+		st, err := d.Statx(name)
+		here := false
+		for _, c := range missing[n.Ino] {
+			if err != nil || st.Ino == c.Ino && checkpoint.BirthOf(&st) == c.Birth {
+				here, exists[c] = true, true
+			}
+		}
+		if here {
+			f.adopt(n, nil, "", func(c *file) bool { return c.Flags&checkpoint.Done == 0 }, now)
 		}
 	}
-	for dir := range f.dirs {
-		for _, e := range f.list(dir) {
-			if e.Type().IsRegular() {
-				visit(dir + "/" + e.Name())
-			}
+	for _, known := range f.dirs {
+		if d, err := known.node.OpenDir(); err == nil {
+			f.eachFile(d, func(name string) { visit(d, name) })
+			d.Close()
 		}
 	}
 	if f.looked && len(f.closed) < f.forgetAt || len(f.closed) == 0 || !f.walk(visit) {
 		return
 	}
 	for _, c := range slices.Clone(f.closed) {
-		if missing[birth{c.Ino, c.Birth}] && (c.Flags&checkpoint.Done != 0 || !f.looked) {
+		gone := slices.Contains(missing[c.Ino], c) && !exists[c]
+		if gone && (c.Flags&checkpoint.Done != 0 || !f.looked) {
 			f.forget(c)
 		}
 	}
 	f.forgetAt = max(forgetLeast, 2*len(f.closed))
+}
+
+// eachFile calls visit with the names in a directory that may be those of regular files, each at least once. A
+// name that is given while the directory is listed may be missing in the list, so that is made again.
+func (f *Follower) eachFile(d *tree.Dir, visit func(name string)) {
+	for range 3 {
+		before := d.Changed()
+		if err := d.Each(func(name string, kind tree.Kind) {
+			if kind == tree.File || kind == tree.Unknown {
+				visit(name)
+			}
+		}); err != nil || d.Changed() == before {
+			return
+		}
+	}
 }
 
 // forgetLeast is how many closed files are remembered before those that are gone are forgotten.
@@ -126,28 +142,47 @@ const walkMost = 100_000
 
 // walk calls visit for each regular file that the sidecar sees. It returns false if it did not
 // see all.
-func (f *Follower) walk(visit func(real string)) bool {
-	errFull := errors.New("too many files")
+func (f *Follower) walk(visit func(d *tree.Dir, name string)) bool {
 	walked := map[string]bool{}
-	n := 0
+	var todo []tree.Node
 	for _, src := range f.sources {
 		for _, root := range src.tree.Dirs() {
-			if walked[root] {
-				continue
+			if !walked[root.Real] {
+				walked[root.Real] = true
+				todo = append(todo, root)
 			}
-			walked[root] = true
-			err := filepath.WalkDir(root, func(real string, e fs.DirEntry, err error) error {
-				if n++; n > walkMost {
-					return errFull
-				}
-				if err == nil && e.Type().IsRegular() {
-					visit(real)
-				}
-				return err
-			})
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return false
+		}
+	}
+	for seen := 0; len(todo) > 0; {
+		at := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		d, err := at.OpenDir()
+		switch {
+		case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP):
+			continue
+		case err != nil:
+			return false
+		}
+		err = d.Each(func(name string, kind tree.Kind) {
+			if seen++; seen > walkMost {
+				return
 			}
+			if kind == tree.Unknown {
+				if n, err := d.Lookup(name); err == nil && n.IsDir() {
+					kind = tree.Directory
+				}
+			}
+			if kind == tree.Directory {
+				todo = append(todo, at.Child(name))
+				return
+			}
+			if kind != tree.Other {
+				visit(d, name)
+			}
+		})
+		d.Close()
+		if err != nil || seen > walkMost {
+			return false
 		}
 	}
 	return true
@@ -183,9 +218,9 @@ func (f *Follower) holders() map[contract.Place]*file {
 // that is known.
 type gap struct {
 	name  contract.Place
-	since int64  // birth of the newest generation, in ns
-	real  string // where it was, if it was
-	first bool   // none is known: they were born since the sidecar first started
+	since int64     // birth of the newest generation, in ns
+	at    tree.Node // where it was, if it was
+	first bool      // none is known: they were born since the sidecar first started
 }
 
 // gaps are the names to which something happened since the last look, and those of which no
@@ -193,69 +228,116 @@ type gap struct {
 func (f *Follower) gaps(holder map[contract.Place]*file) (gaps []gap) {
 	for name, x := range holder {
 		if x.round != f.round || x.place() != name { // else it still has the name
-			gaps = append(gaps, gap{name, x.Birth, x.node.Real, false})
+			gaps = append(gaps, gap{name, x.Birth, x.node, false})
 		}
 	}
 	since := f.store.Birth()
 	for i := range f.sources {
 		src := &f.sources[i]
 		if name := (contract.Place{Container: src.Container, Path: src.Pattern}); !src.IsGlob() && holder[name] == nil {
-			gaps = append(gaps, gap{name, since, "", true})
+			gaps = append(gaps, gap{name, since, tree.Node{}, true})
 		}
 	}
 	for _, x := range f.open {
 		if x.round == f.round && x.Birth >= since && x.src.IsGlob() && x.current() && holder[x.place()] == nil {
-			gaps = append(gaps, gap{x.place(), since, "", true})
+			gaps = append(gaps, gap{x.place(), since, tree.Node{}, true})
 		}
 	}
 	return gaps
 }
 
-// findMissed looks for generations of a name that came and went between two looks, or
-// while the sidecar was down: siblings of the name.
-func (f *Follower) findMissed(g gap, now time.Time) {
+// findMissed looks for generations of names that came and went between two looks, or
+// while the sidecar was down: siblings of the name. Each directory is listed once.
+func (f *Follower) findMissed(gaps []gap, now time.Time) {
+	type missed struct {
+		dir   tree.Node
+		names map[string][]string // what may be generations, by the name
+		gaps  map[string]gap
+	}
+	dirs := map[string]*missed{}
+	for _, g := range gaps {
+		n, ok := f.placeOf(g)
+		if !ok {
+			continue
+		}
+		dir, base := n.Parent(), path.Base(n.Real)
+		m := dirs[dir.Real]
+		if m == nil {
+			m = &missed{dir, map[string][]string{}, map[string]gap{}}
+			dirs[dir.Real] = m
+		}
+		m.gaps[base] = g
+	}
+	for _, m := range dirs {
+		d, err := m.dir.OpenDir()
+		if err != nil {
+			continue
+		}
+		f.eachFile(d, func(name string) {
+			for i := range len(name) {
+				base := name[:i]
+				if g, ok := m.gaps[base]; ok && isGeneration(base, name) && !slices.Contains(m.names[base], name) {
+					// Without a digit it neither counts generations nor dates them: the log may be at its first.
+					if !g.first || strings.ContainsAny(name[i:], "0123456789") {
+						m.names[base] = append(m.names[base], name)
+					}
+				}
+			}
+		})
+		for base, names := range m.names {
+			g := m.gaps[base]
+			slices.SortFunc(names, byAge)
+			for _, name := range names {
+				n, err := d.Lookup(name)
+				if err != nil {
+					continue
+				}
+				// Two files born in one tick of the kernel's clock (4 ms) have the same birth time.
+				f.adopt(n, f.sourceOf(g.name.Container), g.name.Path, func(c *file) bool { return c.Birth >= g.since && c.Birth != 0 }, now)
+			}
+		}
+		d.Close()
+	}
+}
+
+// placeOf is where a name is, or would be.
+func (f *Follower) placeOf(g gap) (n tree.Node, ok bool) {
 	src := f.sourceOf(g.name.Container)
 	if src == nil {
-		return
+		return n, false
 	}
-	n, err := src.tree.Resolve(g.name.Path)
-	if err != nil {
-		// Nobody has the name.
-		if n, err = src.tree.Resolve(path.Dir(g.name.Path)); err != nil {
-			return
-		}
-		switch {
-		case n.Real != "":
-			n.Real = path.Join(n.Real, path.Base(g.name.Path))
-		case g.real != "":
-			n.Real = g.real // one file of a volume: its directory is not the container's
-		default:
-			return
-		}
+	if n, err := src.tree.Resolve(g.name.Path); err == nil && n.Real != "" {
+		return n, true
 	}
-	for _, real := range f.siblings(n.Real) {
-		if g.first && !strings.ContainsAny(real[len(n.Real):], "0123456789") {
-			continue // it neither counts generations nor dates them: the log may be at its first
-		}
-		// Two files born in one tick of the kernel's clock (4 ms) have the same birth time.
-		f.adopt(real, src, g.name.Path, func(c *file) bool { return c.Birth >= g.since && c.Birth != 0 }, now)
+	// Nobody has the name.
+	dir, err := src.tree.Resolve(path.Dir(g.name.Path))
+	switch {
+	case err != nil:
+		return n, false
+	case dir.Real != "":
+		return dir.Child(path.Base(g.name.Path)), true
 	}
+	return g.at, g.at.Real != "" // one file of a volume: its directory is not the container's
 }
 
 // adopt opens a file that has no followed name, and follows it if ok says so of its
 // record. It is known from the checkpoint, or, with a source, a generation of the file
 // at path.
-func (f *Follower) adopt(real string, src *source, path string, ok func(*file) bool, now time.Time) {
-	n, err := tree.At(real)
-	if err != nil || f.inode[inode{n.Dev, n.Ino}] != nil {
+func (f *Follower) adopt(n tree.Node, src *source, path string, ok func(*file) bool, now time.Time) {
+	if !n.IsRegular() || f.inode[inode{n.Dev, n.Ino}] != nil {
 		return
 	}
-	fd, err := n.Open()
-	if errors.Is(err, fs.ErrPermission) {
+	f.makeRoom()
+	fd, n, err := n.Open()
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EMFILE) {
 		f.hidden = true
 		return
 	}
 	if err != nil {
+		return
+	}
+	if f.inode[inode{n.Dev, n.Ino}] != nil {
+		unix.Close(fd) // another file has the name by now, one that is open
 		return
 	}
 	id, err := ident(fd)
@@ -299,7 +381,7 @@ func (f *Follower) finishGone(now time.Time) error {
 		return nil
 	}
 	for _, x := range slices.Clone(f.open) {
-		if !x.gone() || x.ready || x.fd < 0 {
+		if !x.gone() || x.ready || x.failed || x.fd < 0 {
 			continue
 		}
 		if x.original != nil {
@@ -327,7 +409,7 @@ func (f *Follower) finishGone(now time.Time) error {
 		}
 		// A last line may have been written before the writer went.
 		st, err := x.stat()
-		if err == nil && f.unread(x, st.Size) {
+		if err == nil && (st.Size != x.end || x.writtenSince(true)) {
 			x.ready = true
 			continue
 		}
@@ -346,24 +428,6 @@ func (f *Follower) finishGone(now time.Time) error {
 
 // gone says that no source matches a file any more.
 func (x *file) gone() bool { return !x.named }
-
-// unread says whether a file holds a whole line that is not delivered.
-func (f *Follower) unread(x *file, size int64) bool {
-	if size <= x.Offset {
-		return size < x.Offset
-	}
-	for at := max(x.Offset, x.scan); at < size; {
-		n, err := x.pread(f.buf[:blockSize], at)
-		if err != nil || n == 0 {
-			return false
-		}
-		if bytes.IndexByte(f.buf[:n], '\n') >= 0 {
-			return true
-		}
-		at += int64(n)
-	}
-	return false
-}
 
 // finish ends the following of a file. exists says that it still has a name, so
 // that it may be met again.

@@ -235,6 +235,49 @@ func TestB13_truncatedWhileRead(t *testing.T) {
 	}
 }
 
+// TestF14: a directory is replaced by a link out, and the log that was in it is truncated, before anything is
+// looked for again: no copy is looked for where the link leads.
+func TestF14_directoryOfACopySwapped(t *testing.T) {
+	s := newStage(t, true, "app:/logs/*/app.log")
+	s.watches = quietWatcher{}
+	other := filepath.Join(filepath.Dir(s.root), "other")
+	must(os.Mkdir(other, 0o755))
+	must(os.WriteFile(filepath.Join(other, "private"), []byte("SECRET\n"), 0o644))
+	must(os.Mkdir(s.path("d"), 0o755))
+	s.append("d/app.log", "S")
+	s.start()
+	s.want(s.rest(0), "")
+	must(os.Rename(s.path("d"), s.path("was")))
+	must(os.Symlink(other, s.path("d")))
+	must(os.Truncate(s.path("was/app.log"), 0))
+	s.f.Changed(s.path("d/app.log"), false)
+	for range 3 {
+		_, _, err := s.sweep()
+		must(err)
+	}
+	s.want(s.delivered(), "")
+}
+
+// TestF5: the watching breaks, and begins again: lines come meanwhile and after.
+func TestF5_watchingBreaks(t *testing.T) {
+	s := newStage(t, true, "app:/logs/*.log")
+	s.start()
+	s.append("a.log", "one\n")
+	s.want(s.rest(0), "one\n")
+	s.f.Watch(nil)
+	s.append("b.log", "two\n")
+	s.want(s.rest(2*time.Second), "one\ntwo\n")
+	s.append("a.log", "three\n")
+	s.want(s.rest(2*time.Second), "one\ntwo\nthree\n")
+	s.watcher.close()
+	*s.watcher = *newWatcher() // it has no watches
+	s.f.Watch(s.watcher)
+	s.want(s.rest(0), "one\ntwo\nthree\n")
+	s.append("a.log", "four\n")
+	s.append("c.log", "five\n")
+	s.want(s.rest(0), "one\ntwo\nthree\nfour\nfive\n")
+}
+
 // limitFiles sets how many descriptors this process may have, beside those it has.
 func limitFiles(t *testing.T, n int) {
 	t.Helper()

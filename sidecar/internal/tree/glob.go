@@ -13,10 +13,10 @@ import (
 
 // Found is what a pattern was looked for in.
 type Found struct {
-	// Dirs are the directories, as the sidecar names them, in which a change
+	// Dirs are the directories, by Node.Real, in which a change
 	// may change the result: those that were listed, and for what does not exist
 	// yet the nearest directory above it.
-	Dirs []string
+	Dirs map[string]Node
 	// Linked says that a link was on the way. What is found depends on where it leads, too,
 	// and Dirs need not hold it.
 	Linked bool
@@ -42,7 +42,7 @@ func Compressed(name string) bool {
 // once. As in a shell, a wildcard does not match a leading dot; ** matches any number of
 // directories, but no links to directories, so that it always ends.
 func (t *Tree) Glob(pattern string, match func(Node)) Found {
-	f := Found{match: match}
+	f := Found{Dirs: map[string]Node{}, match: match}
 	if strings.Count(pattern, "**") > 1 || len(t.covering("/")) > 1 {
 		f.seen = map[string]bool{}
 	}
@@ -59,7 +59,7 @@ func (t *Tree) glob(f *Found, dir string, parts []string) {
 			return
 		}
 		t.watchNearest(f, dir)
-		t.add(f, p, false)
+		t.add(f, p, nil, "")
 		return
 	}
 	if part == "**" {
@@ -69,34 +69,62 @@ func (t *Tree) glob(f *Found, dir string, parts []string) {
 			t.glob(f, dir, rest)
 		}
 	}
-	names, plain := t.list(f, dir)
-	for _, name := range names {
-		p := join(dir, name)
+	// Directories are gone into when this one is closed, so that however deep they are, one is open.
+	type deeper struct {
+		name  string
+		parts []string
+	}
+	var next []deeper
+	t.list(f, dir, func(d *Dir, name string, kind Kind) {
 		if parts[0] == "**" && !strings.HasPrefix(name, ".") {
-			if n, err := t.lstat(p); t.above(p) || err == nil && n.Mode&unix.S_IFMT == unix.S_IFDIR {
-				t.glob(f, p, parts)
-				continue
+			if d == nil && t.above(join(dir, name)) || t.kind(d, dir, name, kind) == Directory {
+				next = append(next, deeper{name, parts})
+				return
 			}
 			if len(rest) > 0 {
-				continue
+				return
 			}
-		}
-		if !match(part, name) {
-			continue
 		}
 		switch {
+		case !match(part, name):
 		case len(rest) == 0:
 			if !Compressed(name) {
-				t.add(f, p, plain)
+				t.add(f, join(dir, name), d, name)
 			}
-		default:
-			n, err := t.Resolve(p)
+		case kind == Directory:
+			next = append(next, deeper{name, rest})
+		case kind != File:
+			n, err := t.Resolve(join(dir, name))
 			f.Linked = f.Linked || err != nil || n.linked
 			if err == nil && n.Mode&unix.S_IFMT == unix.S_IFDIR {
-				t.glob(f, p, rest)
+				next = append(next, deeper{name, rest})
 			}
 		}
+	})
+	for _, n := range next {
+		t.glob(f, join(dir, n.name), n.parts)
 	}
+}
+
+// kind is what is at a name of a directory.
+func (t *Tree) kind(d *Dir, dir, name string, known Kind) Kind {
+	if known != Unknown {
+		return known
+	}
+	var n Node
+	var err error
+	if d != nil {
+		n, err = d.Lookup(name)
+	} else {
+		n, err = t.lstat(join(dir, name))
+	}
+	switch {
+	case err != nil:
+		return Other
+	case n.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return Directory
+	}
+	return Other
 }
 
 // match matches one component. path.Match knows the negated class as [^…], shells
@@ -109,8 +137,8 @@ func match(part, name string) bool {
 	return ok
 }
 
-// add puts what is at p into the result. plain says that no link is above it.
-func (t *Tree) add(f *Found, p string, plain bool) {
+// add puts what is at p into the result: name in the directory d, if that is known.
+func (t *Tree) add(f *Found, p string, d *Dir, name string) {
 	if f.seen[p] {
 		return
 	}
@@ -119,8 +147,9 @@ func (t *Tree) add(f *Found, p string, plain bool) {
 	}
 	var n Node
 	err := error(unix.ELOOP)
-	if plain {
-		n, err = t.lstat(p)
+	if d != nil {
+		n, err = d.Lookup(name)
+		n.Path = p
 	}
 	if err != nil || n.Mode&unix.S_IFMT == unix.S_IFLNK {
 		n, err = t.Resolve(p)
@@ -131,26 +160,21 @@ func (t *Tree) add(f *Found, p string, plain bool) {
 	case err != nil:
 		f.Errs = append(f.Errs, err)
 	default:
-		f.watch(path.Dir(n.Real))
+		if n.Real != "" {
+			f.watch(n.Parent())
+		}
 		f.match(n)
 	}
 }
 
-func (f *Found) watch(dir string) {
-	for _, d := range f.Dirs {
-		if d == dir {
-			return
-		}
-	}
-	f.Dirs = append(f.Dirs, dir)
-}
+func (f *Found) watch(dir Node) { f.Dirs[dir.Real] = dir }
 
 // watchNearest watches the directory of the sidecar that is nearest to dir and exists.
 func (t *Tree) watchNearest(f *Found, dir string) {
 	for {
 		if n, err := t.Resolve(dir); err == nil && n.Real != "" && n.Mode&unix.S_IFMT == unix.S_IFDIR {
 			f.Linked = f.Linked || n.linked
-			f.watch(n.Real)
+			f.watch(n)
 			return
 		}
 		if dir == "/" {
@@ -159,43 +183,51 @@ func (t *Tree) watchNearest(f *Found, dir string) {
 		dir = path.Dir(dir)
 	}
 	if len(t.views) > 0 {
-		f.watch(path.Dir(t.views[len(t.views)-1].dir))
+		f.watch(t.Dirs()[len(t.views)-1].Parent())
 	}
 }
 
-// list names what is in a directory of the container, in every view that shows
-// it, and the directories that lead to deeper views. Seeding's folder and what an
-// unreadable directory holds are left out; the latter is an error in f. plain says that
-// the directory is where its path says, without a link.
-func (t *Tree) list(f *Found, dir string) (names []string, plain bool) {
+// list calls visit with what is in a directory of the container, in every view that shows
+// it, and with the directories that lead to deeper views, for which d is nil. What an
+// unreadable directory holds is left out, and is an error in f.
+func (t *Tree) list(f *Found, dir string, visit func(d *Dir, name string, kind Kind)) {
+	var deeper []string
+	for _, v := range t.views {
+		if v.prefix == dir || !contract.Covers(dir, v.prefix) {
+			continue
+		}
+		name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(v.prefix, dir), "/"), "/")
+		if !slices.Contains(deeper, name) {
+			deeper = append(deeper, name)
+		}
+	}
 	if n, err := t.Resolve(dir); err == nil && n.Real != "" {
-		plain = !n.linked
 		f.Linked = f.Linked || n.linked
 		// A link to a directory is listed where it leads.
-		real := []Node{n}
+		shown := []Node{n}
 		if direct := t.covering(dir); len(direct) > 1 {
-			real = real[:0]
+			shown = shown[:0]
 			for _, v := range direct {
-				real = append(real, Node{Real: v.real(dir), base: v.dir})
+				shown = append(shown, Node{Path: dir, Real: v.real(dir), view: v, rel: v.rel(dir)})
 			}
 		}
-		for _, r := range real {
-			fd, err := openBeneath(r.base, r.Real, unix.O_RDONLY|unix.O_DIRECTORY)
-			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		for _, n := range shown {
+			d, err := n.OpenDir()
+			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 				continue
+			}
+			if err == nil {
+				f.watch(n)
+				err = d.Each(func(name string, kind Kind) {
+					if !slices.Contains(deeper, name) {
+						visit(d, name, kind)
+					}
+				})
+				d.Close()
 			}
 			if err != nil {
 				f.Errs = append(f.Errs, &os.PathError{Op: "open", Path: dir, Err: err})
-				continue
 			}
-			f.watch(r.Real)
-			d := os.NewFile(uintptr(fd), dir)
-			found, err := d.Readdirnames(-1)
-			if err != nil {
-				f.Errs = append(f.Errs, err)
-			}
-			d.Close()
-			names = append(names, found...)
 		}
 	} else {
 		t.watchNearest(f, dir)
@@ -203,14 +235,7 @@ func (t *Tree) list(f *Found, dir string) (names []string, plain bool) {
 			f.Errs = append(f.Errs, err)
 		}
 	}
-	for _, v := range t.views {
-		if v.prefix == dir || !contract.Covers(dir, v.prefix) {
-			continue
-		}
-		name, _, _ := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(v.prefix, dir), "/"), "/")
-		if !slices.Contains(names, name) {
-			names = append(names, name)
-		}
+	for _, name := range deeper {
+		visit(nil, name, Unknown)
 	}
-	return names, plain
 }

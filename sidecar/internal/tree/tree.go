@@ -4,8 +4,10 @@
 // and patterns in the container's eyes; out come nodes: existing things with
 // the place where the sidecar finds them. A link is resolved the way the container
 // would resolve it, and never leads out of what the views show. Nothing but a
-// regular file is ever opened, and opening never blocks and never follows a link
-// that was put in place of a file after it was looked at.
+// regular file is ever opened, and opening never blocks. Whatever is looked at,
+// listed or opened is reached from a descriptor of its view's directory, and no
+// link is followed on the way: an application may replace any file and directory
+// beneath by a link at any moment.
 package tree
 
 import (
@@ -25,27 +27,99 @@ import (
 // Tree is the file system of one container, as far as the sidecar can see it. It
 // holds no open files; use it from one goroutine.
 type Tree struct {
-	views []view // deepest prefix first
+	views []*view // deepest prefix first
 }
 
-// view says that what the container sees at prefix is found in dir. Beneath
-// root nothing is followed out of: for a folder of a volume, root is the volume.
+// view says that what the container sees at prefix is found in dir.
 type view struct {
 	prefix, dir string
+	// volume is the volume's directory where dir is a folder of a volume: others may
+	// write there, so the way to dir never leaves it. Else it is empty.
+	volume string
+}
+
+// newView makes a view of dir, as the configuration names it.
+func newView(prefix, dir string) *view {
+	v := &view{prefix: prefix, dir: dir}
+	if rest, ok := strings.CutPrefix(dir, contract.VolumesRoot+"/"); ok {
+		if name, _, ok := strings.Cut(rest, "/"); ok {
+			v.volume = join(contract.VolumesRoot, name)
+		}
+	}
+	return v
+}
+
+// open opens what is at rel beneath the view's directory, "" for that itself. No link
+// beneath the directory is followed.
+func (v *view) open(rel string, flags int) (int, error) {
+	flags |= unix.O_CLOEXEC
+	if rel == "" {
+		return v.openDir(flags &^ unix.O_NOFOLLOW)
+	}
+	dir, err := v.openDir(unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(dir)
+	return openat(dir, rel, flags, unix.RESOLVE_NO_SYMLINKS)
+}
+
+// openDir opens the view's directory; it is a file where one file of a volume is mounted.
+func (v *view) openDir(flags int) (int, error) {
+	if v.volume == "" {
+		return retry(func() (int, error) { return unix.Open(v.dir, flags, 0) })
+	}
+	volume, err := retry(func() (int, error) {
+		return unix.Open(v.volume, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(volume)
+	return openat(volume, v.dir[len(v.volume)+1:], flags, 0)
+}
+
+// openat opens rel beneath a directory, which no part of it leaves. resolve says what else is
+// refused, as in openat2(2).
+func openat(dir int, rel string, flags int, resolve uint64) (int, error) {
+	how := unix.OpenHow{Flags: uint64(flags), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | resolve}
+	fd, err := retry(func() (int, error) { return unix.Openat2(dir, rel, &how) })
+	if err != unix.ENOSYS && err != unix.EPERM && err != unix.EINVAL {
+		return fd, err
+	}
+	// Old kernels lack openat2, and some seccomp profiles answer EPERM instead of
+	// ENOSYS: walk by hand, a component at a time, through no link at all.
+	at := dir
+	for parts := strings.Split(rel, "/"); ; parts = parts[1:] {
+		f := unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
+		if len(parts) == 1 {
+			f = flags
+		}
+		fd, err := retry(func() (int, error) { return unix.Openat(at, parts[0], f|unix.O_NOFOLLOW, 0) })
+		if at != dir {
+			unix.Close(at)
+		}
+		if err != nil || len(parts) == 1 {
+			return fd, err
+		}
+		at = fd
+	}
 }
 
 // real is where the view shows p, which prefix covers.
-func (v view) real(p string) string {
-	rest := strings.Trim(p[len(v.prefix):], "/")
-	if rest == "" {
-		return v.dir
-	}
-	return join(v.dir, rest)
-}
+func (v *view) real(p string) string { return join(v.dir, v.rel(p)) }
+
+// rel is p beneath the view's directory, "" for the directory itself.
+func (v *view) rel(p string) string { return strings.Trim(p[len(v.prefix):], "/") }
 
 // join is path.Join for what is clean.
 func join(dir, name string) string {
-	if dir == "/" {
+	switch {
+	case name == "":
+		return dir
+	case dir == "":
+		return name
+	case dir == "/":
 		return "/" + name
 	}
 	return dir + "/" + name
@@ -56,13 +130,13 @@ func New(container string, c contract.Config) *Tree {
 	t := &Tree{}
 	for _, v := range c.Views {
 		if v.Container == container {
-			t.views = append(t.views, view{prefix: v.Path, dir: v.Dir})
+			t.views = append(t.views, newView(v.Path, v.Dir))
 		}
 	}
 	for _, r := range c.Roots {
-		t.views = append(t.views, view{prefix: "/", dir: filepath.Join(r, container)})
+		t.views = append(t.views, newView("/", filepath.Join(r, container)))
 	}
-	slices.SortStableFunc(t.views, func(a, b view) int { return cmp.Compare(len(b.prefix), len(a.prefix)) })
+	slices.SortStableFunc(t.views, func(a, b *view) int { return cmp.Compare(len(b.prefix), len(a.prefix)) })
 	return t
 }
 
@@ -81,8 +155,11 @@ type Node struct {
 	// Size is in bytes; Changed is the change time (st_ctim) in ns since 1970.
 	Size    int64
 	Changed int64
-	// base is the directory that Real is opened beneath.
-	base string
+	// view and rel are how it is reached: rel is beneath the view's directory.
+	view *view
+	rel  string
+	// target is where a link leads.
+	target string
 	// linked says that a link leads from Path to Real.
 	linked bool
 }
@@ -105,6 +182,9 @@ func (n Node) Kind() string {
 // IsRegular says whether it is a regular file.
 func (n Node) IsRegular() bool { return n.Mode&unix.S_IFMT == unix.S_IFREG }
 
+// IsDir says whether it is a directory.
+func (n Node) IsDir() bool { return n.Mode&unix.S_IFMT == unix.S_IFDIR }
+
 // LinkError is a link that leads to what the sidecar cannot or may not see.
 type LinkError struct {
 	Path   string // the link, as the container names it
@@ -121,17 +201,17 @@ func (e *LinkError) Error() string {
 }
 
 // Dirs are the directories of the sidecar that hold what it sees of the container.
-func (t *Tree) Dirs() []string {
-	var dirs []string
+func (t *Tree) Dirs() []Node {
+	var dirs []Node
 	for _, v := range t.views {
-		dirs = append(dirs, v.dir)
+		dirs = append(dirs, Node{Path: v.prefix, Real: v.dir, view: v})
 	}
 	return dirs
 }
 
 // covering are the views that decide what is at p: the deepest that cover it.
 // Several have the same prefix only where several roots are given.
-func (t *Tree) covering(p string) []view {
+func (t *Tree) covering(p string) []*view {
 	for i, v := range t.views {
 		if contract.Covers(v.prefix, p) {
 			j := i + 1
@@ -147,28 +227,50 @@ func (t *Tree) covering(p string) []view {
 // above says whether p is an ancestor of some view's prefix: a directory that the
 // container has, though the sidecar may find nothing there.
 func (t *Tree) above(p string) bool {
-	return slices.ContainsFunc(t.views, func(v view) bool { return v.prefix != p && contract.Covers(p, v.prefix) })
+	return slices.ContainsFunc(t.views, func(v *view) bool { return v.prefix != p && contract.Covers(p, v.prefix) })
 }
 
-// lstat looks at p without following a link in its last component.
+// lstat looks at p without following a link in its last component. A link in another one is ELOOP.
 func (t *Tree) lstat(p string) (Node, error) {
 	err := error(unix.ENOENT)
 	for _, v := range t.covering(p) {
-		real := v.real(p)
-		var st unix.Stat_t
-		if e := ignoringEINTR(func() error { return unix.Lstat(real, &st) }); e != nil {
-			if err == unix.ENOENT {
-				err = e
-			}
-			continue
+		n := Node{Path: p, Real: v.real(p), view: v, rel: v.rel(p)}
+		e := n.look()
+		if e == nil {
+			return n, nil
 		}
-		base := v.dir
-		if real == base && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			base = filepath.Dir(base) // one file of a volume, mounted by subPath
+		if err == unix.ENOENT {
+			err = e
 		}
-		return node(p, real, base, &st), nil
 	}
 	return Node{}, &os.PathError{Op: "stat", Path: p, Err: err}
+}
+
+// look fills in what is at the node's place now.
+func (n *Node) look() error {
+	fd, err := n.view.open(n.rel, unix.O_PATH|unix.O_NOFOLLOW)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := ignoringEINTR(func() error { return unix.Fstat(fd, &st) }); err != nil {
+		return err
+	}
+	n.is(&st)
+	if n.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return nil
+	}
+	var target [unix.PathMax]byte
+	m, err := retry(func() (int, error) { return unix.Readlinkat(fd, "", target[:]) })
+	n.target = string(target[:max(m, 0)])
+	return err
+}
+
+// is takes over what fstat(2) tells.
+func (n *Node) is(st *unix.Stat_t) {
+	n.Mode, n.Uid, n.Dev, n.Ino = st.Mode, st.Uid, uint64(st.Dev), st.Ino //nolint:unconvert // Dev is 32 bits wide on some architectures
+	n.Size, n.Changed = st.Size, st.Ctim.Nano()
 }
 
 // maxLinks is how many links one path may go through, as in the kernel.
@@ -183,8 +285,20 @@ func (t *Tree) Resolve(p string) (Node, error) {
 	if err != nil {
 		n = Node{Path: "/", Mode: unix.S_IFDIR} // there may be views deeper down
 	}
-	linked := false
+	linked, whole := false, true
 	for links := 0; len(rest) > 0; {
+		if whole && t.inView(at, rest) {
+			// Most paths have no link, and are looked at at once.
+			whole = false
+			full := join(at, strings.Join(rest, "/"))
+			switch m, err := t.lstat(full); {
+			case err == nil && m.Mode&unix.S_IFMT != unix.S_IFLNK:
+				m.Path, m.linked = p, linked
+				return m, nil
+			case errors.Is(err, unix.ENOENT) && !linked && !t.above(full):
+				return Node{}, err
+			}
+		}
 		name := rest[0]
 		rest = rest[1:]
 		if name == "" || name == "." {
@@ -207,6 +321,10 @@ func (t *Tree) Resolve(p string) (Node, error) {
 			if linked && errors.Is(err, unix.ENOENT) {
 				return Node{}, &LinkError{Path: p, Target: path.Join(append([]string{next}, rest...)...)}
 			}
+			if errors.Is(err, unix.ELOOP) {
+				// A directory on the way was replaced by a link just now.
+				err = &os.PathError{Op: "stat", Path: next, Err: unix.ENOENT}
+			}
 			return Node{}, err
 		}
 		if n.Mode&unix.S_IFMT != unix.S_IFLNK {
@@ -216,78 +334,51 @@ func (t *Tree) Resolve(p string) (Node, error) {
 		if links++; links > maxLinks {
 			return Node{}, &os.PathError{Op: "resolve", Path: p, Err: unix.ELOOP}
 		}
-		target, err := os.Readlink(n.Real)
-		if err != nil {
-			return Node{}, &os.PathError{Op: "readlink", Path: next, Err: errors.Unwrap(err)}
-		}
-		linked = true
-		if path.IsAbs(target) {
+		linked, whole = true, true
+		if path.IsAbs(n.target) {
 			at = "/"
 		}
-		rest = append(strings.Split(target, "/"), rest...)
+		rest = append(strings.Split(n.target, "/"), rest...)
 	}
 	n.Path, n.linked = p, linked
 	return n, nil
 }
 
-// Open opens a regular file for reading. The error for anything else says what it
-// is. Where a component was swapped for a link since the node was found, the
-// kernel refuses (ELOOP).
-func (n Node) Open() (fd int, err error) { return n.open(unix.O_RDONLY) }
+// inView says whether one view shows at and all the rest of a path beneath it.
+func (t *Tree) inView(at string, rest []string) bool {
+	for _, name := range rest {
+		if name == "" || name == "." || name == ".." {
+			return false
+		}
+	}
+	here, there := t.covering(at), t.covering(join(at, strings.Join(rest, "/")))
+	return len(there) == 1 && len(here) == 1 && here[0] == there[0]
+}
+
+// Open opens a regular file for reading, and tells what was opened: since the node was found,
+// another file may have got its name. The error for anything else says what it
+// is. Where a component was swapped for a link, the kernel refuses (ELOOP).
+func (n Node) Open() (fd int, opened Node, err error) { return n.open(unix.O_RDONLY) }
 
 // OpenToPunch opens a regular file for reading and writing, which freeing its blocks
 // requires.
-func (n Node) OpenToPunch() (fd int, err error) { return n.open(unix.O_RDWR) }
+func (n Node) OpenToPunch() (fd int, opened Node, err error) { return n.open(unix.O_RDWR) }
 
-func (n Node) open(flags int) (int, error) {
+func (n Node) open(flags int) (int, Node, error) {
 	if !n.IsRegular() {
-		return -1, fmt.Errorf("%s is %s, not a file", n.Path, n.Kind())
+		return -1, n, fmt.Errorf("%s is %s, not a file", n.Path, n.Kind())
 	}
-	fd, err := openBeneath(n.base, n.Real, flags|unix.O_NONBLOCK|unix.O_NOCTTY)
+	fd, err := n.view.open(n.rel, flags|unix.O_NONBLOCK|unix.O_NOCTTY)
 	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: n.Path, Err: err}
+		return -1, n, &os.PathError{Op: "open", Path: n.Path, Err: err}
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+	if err := ignoringEINTR(func() error { return unix.Fstat(fd, &st) }); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		unix.Close(fd)
-		return -1, fmt.Errorf("%s is not a file any more", n.Path)
+		return -1, n, fmt.Errorf("%s is not a file any more", n.Path)
 	}
-	return fd, nil
-}
-
-// openBeneath opens real, which lies beneath base, following no link beneath it.
-func openBeneath(base, real string, flags int) (int, error) {
-	flags |= unix.O_CLOEXEC
-	dir, err := retry(func() (int, error) {
-		return unix.Open(base, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	})
-	if err != nil {
-		return -1, err
-	}
-	rel := strings.Trim(strings.TrimPrefix(real, base), "/")
-	if rel == "" {
-		rel = "."
-	}
-	how := unix.OpenHow{Flags: uint64(flags), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
-	fd, err := retry(func() (int, error) { return unix.Openat2(dir, rel, &how) })
-	if err != unix.ENOSYS && err != unix.EPERM && err != unix.EINVAL {
-		unix.Close(dir)
-		return fd, err
-	}
-	// Old kernels lack openat2, and some seccomp profiles answer EPERM instead of
-	// ENOSYS: walk by hand, a component at a time.
-	for parts := strings.Split(rel, "/"); ; parts = parts[1:] {
-		f := unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC
-		if len(parts) == 1 {
-			f = flags
-		}
-		next, err := retry(func() (int, error) { return unix.Openat(dir, parts[0], f|unix.O_NOFOLLOW, 0) })
-		unix.Close(dir)
-		if err != nil || len(parts) == 1 {
-			return next, err
-		}
-		dir = next
-	}
+	n.is(&st)
+	return fd, n, nil
 }
 
 // retry calls f again while a signal interrupts it: the runtime preempts goroutines
@@ -304,17 +395,4 @@ func retry(f func() (int, error)) (int, error) {
 func ignoringEINTR(f func() error) error {
 	_, err := retry(func() (int, error) { return 0, f() })
 	return err
-}
-
-// At is the node of something in a directory that a Glob named, as the sidecar names it.
-func At(real string) (Node, error) {
-	var st unix.Stat_t
-	if err := ignoringEINTR(func() error { return unix.Lstat(real, &st) }); err != nil {
-		return Node{}, &os.PathError{Op: "stat", Path: real, Err: err}
-	}
-	return node(real, real, path.Dir(real), &st), nil
-}
-
-func node(p, real, base string, st *unix.Stat_t) Node {
-	return Node{Path: p, Real: real, Mode: st.Mode, Uid: st.Uid, Dev: uint64(st.Dev), Ino: st.Ino, Size: st.Size, Changed: st.Ctim.Nano(), base: base} //nolint:unconvert // Dev is 32 bits wide on some architectures
 }

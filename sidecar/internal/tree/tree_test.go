@@ -109,7 +109,7 @@ func TestResolve(t *testing.T) {
 		if have != test.want || n.Path != test.path {
 			t.Errorf("%s: have %s (%s), want %s", test.path, have, n.Path, test.want)
 		}
-		fd, err := n.Open()
+		fd, _, err := n.Open()
 		if err != nil {
 			t.Errorf("%s: %v", test.path, err)
 			continue
@@ -126,7 +126,7 @@ func TestResolve(t *testing.T) {
 		if n.IsRegular() {
 			continue
 		}
-		if _, err := n.Open(); err == nil || !strings.Contains(err.Error(), kind) {
+		if _, _, err := n.Open(); err == nil || !strings.Contains(err.Error(), kind) {
 			t.Errorf("%s was opened, or %v", path, err)
 		}
 	}
@@ -174,7 +174,7 @@ func TestGlob(t *testing.T) {
 		var have, dirs []string
 		found := tr.Glob(test.pattern, func(n Node) { have = append(have, n.Path) })
 		for _, d := range found.Dirs {
-			d, _ := filepath.Rel(root, d)
+			d, _ := filepath.Rel(root, d.Real)
 			dirs = append(dirs, d)
 		}
 		slices.Sort(have)
@@ -254,13 +254,97 @@ func TestF14_swapped(t *testing.T) {
 		must(t, err)
 		must(t, s.swap())
 		inTime(t, func() {
-			fd, err := n.Open()
+			fd, _, err := n.Open()
 			if err == nil {
 				t.Errorf("%s: opened %q", s.what, read(fd))
 			} else if s.want != nil && !errors.Is(err, s.want) && !errors.Is(err, unix.ENOTDIR) {
 				t.Errorf("%s: have %v, want %v", s.what, err, s.want)
 			}
 		})
+	}
+}
+
+// TestF14: the directory that held a node is reached without a link, and one that is open stays the one it
+// was, whatever happens to its name.
+func TestF14_directorySwapped(t *testing.T) {
+	root := grow(t, "app/logs/sub/a.log", "secret/a.log", "secret/b.log")
+	tr := New("app", contract.Config{Roots: []string{root}})
+	n, err := tr.Resolve("/logs/sub/a.log")
+	must(t, err)
+	d, err := n.Parent().OpenDir()
+	must(t, err)
+	defer d.Close()
+	logs := filepath.Join(root, "app/logs")
+	must(t, os.Rename(logs+"/sub", logs+"/old"))
+	must(t, os.Symlink(root+"/secret", logs+"/sub"))
+	var names []string
+	must(t, d.Each(func(name string, _ Kind) { names = append(names, name) }))
+	if len(names) != 1 || names[0] != "a.log" {
+		t.Errorf("the open directory holds %s, want a.log", names)
+	}
+	if was, err := d.Lookup("a.log"); err != nil || was.Ino != n.Ino {
+		t.Errorf("looked up: have %d, %v, want %d", was.Ino, err, n.Ino)
+	}
+	if child, err := d.Lookup("a.log"); err == nil {
+		if fd, _, err := child.Open(); err == nil {
+			t.Errorf("opened %q by the name of a link", read(fd))
+		}
+	}
+	if d, err := n.Parent().OpenDir(); err == nil {
+		t.Error("a link was followed to list a directory")
+		d.Close()
+	}
+	if _, err := tr.Resolve("/logs/sub/b.log"); err == nil {
+		t.Error("a link out was followed")
+	}
+	found := tr.Glob("/logs/**/*.log", func(n Node) {
+		if !strings.HasPrefix(n.Real, logs+"/old/") {
+			t.Errorf("found %s", n.Real)
+		}
+	})
+	for dir := range found.Dirs {
+		if !strings.HasPrefix(dir, logs) {
+			t.Errorf("watched is %s", dir)
+		}
+	}
+}
+
+// What is opened tells what it is: another file may have got the name since the node was found.
+func TestOpenedIsNotWhatWasFound(t *testing.T) {
+	root := grow(t, "app/a.log")
+	n, err := New("app", contract.Config{Roots: []string{root}}).Resolve("/a.log")
+	must(t, err)
+	must(t, os.Rename(root+"/app/a.log", root+"/app/a.log.1"))
+	must(t, os.WriteFile(root+"/app/a.log", []byte("new"), 0o644))
+	fd, opened, err := n.Open()
+	must(t, err)
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	must(t, unix.Fstat(fd, &st))
+	if opened.Ino != st.Ino || opened.Ino == n.Ino || opened.Size != 3 {
+		t.Errorf("have %d of %d bytes, want %d; found was %d", opened.Ino, opened.Size, st.Ino, n.Ino)
+	}
+}
+
+// TestFolderOfAVolume: the way to a folder of a volume does not leave the volume, though links within it are
+// followed, as the kubelet does.
+func TestFolderOfAVolume(t *testing.T) {
+	root := grow(t, "volume/real/a.log", "volume/within -> real", "volume/out -> ../other", "volume/far -> ROOT/other", "other/a.log")
+	for name, want := range map[string]bool{"real": true, "within": true, "out": false, "far": false} {
+		v := &view{prefix: "/", dir: filepath.Join(root, "volume", name), volume: filepath.Join(root, "volume")}
+		fd, err := v.open("a.log", unix.O_RDONLY)
+		if err == nil {
+			unix.Close(fd)
+		}
+		if (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if v := newView("/", contract.VolumesRoot+"/data/a/b"); v.volume != contract.VolumesRoot+"/data" {
+		t.Errorf("the volume is %q", v.volume)
+	}
+	if v := newView("/", contract.VolumesRoot+"/data"); v.volume != "" {
+		t.Errorf("the volume is %q", v.volume)
 	}
 }
 

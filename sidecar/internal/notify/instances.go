@@ -1,13 +1,4 @@
-// Package inotify gives tail the watcher that it hears changes by, and gives it back where others need it.
-//
-// The kernel counts instances of inotify by user on the whole node: 128 for each, by default
-// (fs.inotify.max_user_instances), and who asks for one more gets EMFILE. The sidecar can do without, by polling;
-// an application often cannot. So where the sidecar's user is the application's too, it keeps its
-// instance only while some are left.
-//
-// How many are left the kernel tells nobody. It is found out by taking a few more for a moment, some 20 µs. An application that
-// asks in that very moment could miss one only where fewer than the reserve were left anyway.
-package inotify
+package notify
 
 import (
 	"errors"
@@ -17,18 +8,25 @@ import (
 	"strings"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 )
 
 // Manners say how to share instances with others of the user.
+//
+// The kernel counts instances of inotify by user on the whole node: 128 for each, by default
+// (fs.inotify.max_user_instances), and a process that asks for one more gets EMFILE. The sidecar can do without, by polling;
+// an application often cannot. So where the sidecar's user is the application's too, it keeps its
+// instance only while some are left.
+//
+// The kernel tells nobody how many are left. The sidecar finds out by taking a few more for a moment, some 20 µs. An
+// application that asks in that very moment could miss one only where fewer than the reserve were left anyway.
 type Manners struct {
 	// Reserve is how many instances stay free for others. 0 takes what there is.
 	Reserve int
 	// Keep is the mean time after which a holder finds out whether the reserve is still there, Retry that after which
-	// one without finds out whether twice the reserve is. They vary by half, so that sidecars that start
+	// one without finds out whether twice the reserve is. After a fault it is Keep. They vary by half, so that sidecars that start
 	// together do not give way together.
 	Keep, Retry time.Duration
 }
@@ -53,9 +51,9 @@ func Shared() bool {
 // ErrReserve says that an instance could be had, and is left to others.
 var ErrReserve = errors.New("left to the application")
 
-// open makes a watcher, unless fewer than more further instances could be had then.
-func open(more int) (*fsnotify.Watcher, error) {
-	w, err := fsnotify.NewWatcher()
+// sparing makes a watcher, unless fewer than more further instances could be had then.
+func sparing(more int, open func(dir string) (fd int, err error)) (*Watcher, error) {
+	w, err := newWatcher(open)
 	if err != nil {
 		return nil, err
 	}
@@ -92,22 +90,33 @@ type Source struct {
 	// Changes hands over a new watcher, or nil where the one handed out before is to be closed. Err says
 	// why there is none.
 	Changes <-chan Change
+	open    func(dir string) (fd int, err error)
+	lost    chan struct{}
 	end     chan struct{}
 }
 
 // Change is a new watcher, or none and the reason.
 type Change struct {
-	Watcher *fsnotify.Watcher
+	Watcher *Watcher
 	Err     error
 }
 
-// New makes a Source and the first watcher, if one can be had; the error says why not. Later ones come by Changes.
-func New(m Manners) (*Source, Change) {
+// New makes a Source and the first watcher, if one can be had; the error says why not. Later ones come by Changes. open
+// opens a directory that the watcher is given by name, without following links; O_PATH will do.
+func New(m Manners, open func(dir string) (fd int, err error)) (*Source, Change) {
 	changes := make(chan Change)
-	s := &Source{Changes: changes, end: make(chan struct{})}
-	w, err := open(m.Reserve)
+	s := &Source{Changes: changes, open: open, lost: make(chan struct{}, 1), end: make(chan struct{})}
+	w, err := sparing(m.Reserve, open)
 	go s.run(m, w != nil, changes)
 	return s, Change{w, err}
+}
+
+// Lost says that the watcher handed out last broke and is closed. Another will come.
+func (s *Source) Lost() {
+	select {
+	case s.lost <- struct{}{}:
+	default:
+	}
 }
 
 // Close ends the changes. The watcher is the caller's to close.
@@ -116,28 +125,36 @@ func (s *Source) Close() { close(s.end) }
 // run finds out from time to time whether to hold an instance: a goroutine of its own, since closing one may take the
 // kernel a while.
 func (s *Source) run(m Manners, holds bool, changes chan<- Change) {
+	retry := m.Retry
 	for {
-		wait := m.Retry
+		wait := retry
 		if holds {
 			wait = m.Keep
-			if m.Reserve == 0 {
-				return // nothing would make it give the instance back
-			}
+		}
+		timer := time.NewTimer(wait/2 + rand.N(wait))
+		due := timer.C
+		if holds && m.Reserve == 0 {
+			due = nil // nothing would make it give the instance back
 		}
 		select {
 		case <-s.end:
+			timer.Stop()
 			return
-		case <-time.After(wait/2 + rand.N(wait)):
+		case <-s.lost:
+			timer.Stop()
+			holds, retry = false, m.Keep
+			continue
+		case <-due:
 		}
 		var c Change
 		if holds {
 			if c.Err = spare(m.Reserve); !errors.Is(c.Err, ErrReserve) {
 				continue
 			}
-		} else if c.Watcher, c.Err = open(2 * m.Reserve); c.Err != nil {
+		} else if c.Watcher, c.Err = sparing(2*m.Reserve, s.open); c.Err != nil {
 			continue
 		}
-		holds = c.Watcher != nil
+		holds, retry = c.Watcher != nil, m.Retry
 		select {
 		case <-s.end:
 			if c.Watcher != nil {
