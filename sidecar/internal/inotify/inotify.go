@@ -5,8 +5,8 @@
 // an application often cannot. So where the sidecar's user is the application's too, it keeps its
 // instance only while some are left.
 //
-// How many are left the kernel tells nobody. It is found out by taking a few more for a moment, some 20 µs. An application that
-// asks in that very moment could miss one only where fewer than the reserve were left anyway.
+// How many are left the kernel tells nobody. It is found out by taking a few more for a moment, usually some 30 µs. An
+// application that asks in that very moment could miss one only where few were left anyway.
 package inotify
 
 import (
@@ -53,14 +53,15 @@ func Shared() bool {
 // ErrReserve says that an instance could be had, and is left to others.
 var ErrReserve = errors.New("left to the application")
 
-// open makes a watcher, unless fewer than more further instances could be had then.
+// open makes a watcher, unless fewer than more further instances could be had then. Closing an instance may take the
+// kernel a while, which the caller, at the start of a pod, is not kept waiting for.
 func open(more int) (*fsnotify.Watcher, error) {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return nil, err
 	}
 	if err := spare(more); err != nil {
-		w.Close()
+		go w.Close()
 		return nil, err
 	}
 	return w, nil
@@ -70,9 +71,11 @@ func open(more int) (*fsnotify.Watcher, error) {
 func spare(n int) error {
 	fds := make([]int, 0, n)
 	defer func() {
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
+		go func() {
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
+		}()
 	}()
 	for range n {
 		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
@@ -113,8 +116,7 @@ func New(m Manners) (*Source, Change) {
 // Close ends the changes. The watcher is the caller's to close.
 func (s *Source) Close() { close(s.end) }
 
-// run finds out from time to time whether to hold an instance: a goroutine of its own, since closing one may take the
-// kernel a while.
+// run finds out from time to time whether to hold an instance.
 func (s *Source) run(m Manners, holds bool, changes chan<- Change) {
 	for {
 		wait := m.Retry
