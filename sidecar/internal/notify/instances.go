@@ -51,14 +51,15 @@ func Shared() bool {
 // ErrReserve says that an instance could be had, and is left to others.
 var ErrReserve = errors.New("left to the application")
 
-// sparing makes a watcher, unless fewer than more further instances could be had then.
+// sparing makes a watcher, unless fewer than more further instances could be had then. Closing an instance may take the
+// kernel a while, which the caller, at the start of a pod, is not kept waiting for.
 func sparing(more int, open func(dir string) (fd int, err error)) (*Watcher, error) {
 	w, err := newWatcher(open)
 	if err != nil {
 		return nil, err
 	}
 	if err := spare(more); err != nil {
-		w.Close()
+		go w.Close()
 		return nil, err
 	}
 	return w, nil
@@ -68,9 +69,11 @@ func sparing(more int, open func(dir string) (fd int, err error)) (*Watcher, err
 func spare(n int) error {
 	fds := make([]int, 0, n)
 	defer func() {
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
+		go func() {
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
+		}()
 	}()
 	for range n {
 		fd, err := unix.InotifyInit1(unix.IN_CLOEXEC)
@@ -122,8 +125,7 @@ func (s *Source) Lost() {
 // Close ends the changes. The watcher is the caller's to close.
 func (s *Source) Close() { close(s.end) }
 
-// run finds out from time to time whether to hold an instance: a goroutine of its own, since closing one may take the
-// kernel a while.
+// run finds out from time to time whether to hold an instance.
 func (s *Source) run(m Manners, holds bool, changes chan<- Change) {
 	retry := m.Retry
 	for {
