@@ -96,7 +96,7 @@ func (g *game) do(st step) error {
 	case kill:
 		return g.kill(st.flags.has(midway), st.flags.has(torn))
 	case term:
-		return g.term()
+		return g.term(false)
 	case start:
 		g.start()
 	case overflow:
@@ -106,6 +106,8 @@ func (g *game) do(st step) error {
 		}
 	case fill:
 		g.fill()
+	case free:
+		g.free()
 	case pass:
 		if s.f == nil {
 			return nil
@@ -193,8 +195,8 @@ func (g *game) kill(midway, torn bool) error {
 	return nil
 }
 
-// term is the end of a life by SIGTERM.
-func (g *game) term() error {
+// term is the end of a life by SIGTERM, perhaps of the last one.
+func (g *game) term(last bool) error {
 	if g.sidecar.f == nil {
 		return nil
 	}
@@ -206,29 +208,40 @@ func (g *game) term() error {
 	if err := g.collect(); err != nil {
 		return err
 	}
-	return g.ended()
+	if err := g.ended(); err != nil {
+		return err
+	}
+	if last {
+		return g.order() // what a next life might do is not asked any more
+	}
+	g.stopped()
+	return nil
 }
 
-// fill fills the disk of the checkpoint, or frees it.
+// fill fills the disk of the checkpoint.
 func (g *game) fill() {
-	if !strings.Contains(g.sidecar.state, "/small/") {
-		return
-	}
-	name := filepath.Join(g.sidecar.state, "filling")
-	if g.full {
-		g.tell("free the checkpoint's disk")
-		must(os.Remove(name))
-		g.full = false
+	if g.full || !strings.Contains(g.sidecar.state, "/small/") {
 		return
 	}
 	g.tell("fill the checkpoint's disk")
-	f, err := os.Create(name)
+	f, err := os.Create(g.filling())
 	must(err)
 	defer f.Close()
 	for b := make([]byte, 4096); err == nil; _, err = f.Write(b) {
 	}
-	g.full, g.wasFull = true, true
+	g.full, g.wasFull, g.failed = true, true, true
 }
+
+// free makes room on it again.
+func (g *game) free() {
+	if g.full {
+		g.tell("free the checkpoint's disk")
+		must(os.Remove(g.filling()))
+		g.full = false
+	}
+}
+
+func (g *game) filling() string { return filepath.Join(g.sidecar.state, "filling") }
 
 // finish ends a program: writers go, time passes, SIGTERM comes. Then all is out.
 func (g *game) finish() error {
@@ -268,24 +281,23 @@ func (g *game) finish() error {
 	if open := openFiles(g.app); len(open) > followed {
 		return fmt.Errorf("%d files are open, %d have a name that is followed: %s", len(open), followed, strings.Join(open, " "))
 	}
-	if err := g.term(); err != nil {
-		return err
-	}
-	return g.order()
+	return g.term(true)
 }
 
 // run plays the programs of the seeds from first on, and reports the first that fails,
 // made as small as it can be made.
-func run(t *testing.T, base, small string, events bool, first uint64, until func(played int) bool) {
+func run(t *testing.T, a *account, base, small string, events bool, first uint64, until func(played int) bool) {
 	t.Helper()
 	played := 0
 	for ; !until(played); played++ {
 		seed := first + uint64(played)
 		p := generate(seed)
-		if _, err := play(base, small, events, p); err != nil {
+		g, err := play(base, small, events, p)
+		if err != nil {
 			report(t, base, small, events, p, fmt.Errorf("seed %d: %w", seed, err))
 			return
 		}
+		a.add(g.oracle)
 	}
 	t.Logf("%d programs, seeds %d to %d", played, first, first+uint64(played)-1)
 }
@@ -342,10 +354,28 @@ const programs = 350
 
 // TestModel is row G of the list of scenarios.
 func TestModel(t *testing.T) {
+	a := audited(t)
 	eachPlace(t, places[:3], func(t *testing.T, dir, small string, events bool) {
 		name := crc32.ChecksumIEEE([]byte(t.Name())) // other programs for each, but the same ones each time
-		run(t, dir, small, events, uint64(name)<<32, func(played int) bool { return played >= programs })
+		run(t, a, dir, small, events, uint64(name)<<32, func(played int) bool { return played >= programs })
 	})
+}
+
+// audited returns an account that is told, and judged, when a test has ended.
+func audited(t *testing.T) *account {
+	a := &account{}
+	t.Cleanup(func() {
+		if a.programs == 0 {
+			return
+		}
+		t.Log(a)
+		if !t.Failed() {
+			if err := a.judge(); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return a
 }
 
 // TestPrograms plays the programs that are written down: those that failed once.
@@ -406,10 +436,11 @@ func TestTorture(t *testing.T) {
 	flag.Set("test.parallel", strconv.Itoa(workers))
 	share := long * time.Duration(workers) / time.Duration(2*len(places))
 	first := uint64(time.Now().UnixNano())
+	a := audited(t)
 	eachPlace(t, places, func(t *testing.T, dir, small string, events bool) {
 		end := time.Now().Add(share)
 		name := crc32.ChecksumIEEE([]byte(t.Name())) // other programs for each
-		run(t, dir, small, events, first^uint64(name)<<32, func(int) bool { return time.Now().After(end) })
+		run(t, a, dir, small, events, first^uint64(name)<<32, func(int) bool { return time.Now().After(end) })
 	})
 }
 

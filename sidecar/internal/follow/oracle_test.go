@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"os"
 	"slices"
 	"strings"
-	"testing"
 	"time"
 )
 
@@ -35,7 +33,7 @@ type oracle struct {
 	rested    bool // the sidecar came to rest in this life
 	full      bool // the checkpoint's disk is
 	wasFull   bool // in this life
-	failed    bool // records could not be written, and no time has passed since
+	failed    bool // records may not have been written, and no time has passed since
 	forgetful bool // it was full in an earlier life, so that it cannot be told what the sidecar knows
 
 	left []byte   // the beginning of a line that came out
@@ -61,65 +59,13 @@ type fate struct {
 	came  int    // how often it came out
 	place int    // where it came first
 
+	unnoted bool // it came while the checkpoint may not have been written
+
 	lose   reason // why it need not come
 	repeat reason // why it may come more than once
 	end    reason // why its line may be ended although it is unfinished
 	tear   reason // why only a part of it may come
-}
-
-// A reason excuses something. Each is told to the user.
-type reason int
-
-const (
-	none reason = iota
-	shortLived
-	unread
-	compressed
-	severalFirst
-	silent
-	cutShort
-	unmetCopy
-	strangeCopy
-	oneTick
-	firstCopy
-	smallCopy
-	noCheckpoint
-	lastLine
-	reasons
-)
-
-// reasonsTold are where docs/delivery.md tells of each reason: the beginning of a paragraph.
-var reasonsTold = [reasons]string{
-	shortLived:   "**A file that lives for less than an instant.**",
-	unread:       "**Truncated before it was read.**",
-	compressed:   "**Compressed and deleted while nobody looked.**",
-	severalFirst: "**Several rotations before the first look.**",
-	silent:       "**A rotated file whose writer is silent for a minute.**",
-	cutShort:     "**Cut, but not to nothing.**",
-	unmetCopy:    "**Copied, appended to and truncated between two looks**",
-	strangeCopy:  "**A copy that cannot be compared.**",
-	oneTick:      "**Several rotations in one tick of the kernel's clock**",
-	firstCopy:    "**Filled, copied and truncated before the first look.**",
-	smallCopy:    "**A small copy at the end of the pod.**",
-	noCheckpoint: "**A checkpoint that cannot be written.**",
-	lastLine:     "A last line without a newline waits for its rest.",
-}
-
-// reasonNames are what a run calls them.
-var reasonNames = [reasons]string{"none", "short-lived", "unread", "compressed", "several-first", "silent", "cut-short", "unmet-copy", "strange-copy",
-	"one-tick", "first-copy", "small-copy", "no-checkpoint", "last-line"}
-
-func (r reason) String() string { return reasonNames[r] }
-
-// TestReasons: the user is told of everything that the oracle excuses.
-func TestReasons(t *testing.T) {
-	told, err := os.ReadFile("../../../docs/delivery.md")
-	must(err)
-	for r := none + 1; r < reasons; r++ {
-		if reasonsTold[r] == "" || !bytes.Contains(told, []byte(reasonsTold[r])) {
-			t.Errorf("docs/delivery.md does not tell of %s, which the oracle excuses: %q is missing", r, reasonsTold[r])
-		}
-	}
+	order  reason // why it may come before what an earlier generation held
 }
 
 func newOracle(w *world, stalled func() bool) *oracle {
@@ -139,13 +85,6 @@ func (o *oracle) mind(x *inode) *mind {
 
 // fate of a record that was written.
 func (o *oracle) fate(r *record) *fate { return o.fates[r] }
-
-// excuse sets a reason where there is none yet.
-func excuse(which *reason, why reason) {
-	if *which == none {
-		*which = why
-	}
-}
 
 // What happens in the world.
 
@@ -322,8 +261,10 @@ func (o *oracle) stopped() {
 	}
 	if o.wasFull {
 		// What was delivered while the checkpoint could not be written comes again.
-		for _, f := range o.fates {
-			excuse(&f.repeat, noCheckpoint)
+		for r, f := range o.fates {
+			if f.unnoted || f.came > 0 && !o.mind(r.file).recorded {
+				excuse(&f.repeat, noCheckpoint)
+			}
 		}
 		for _, c := range o.inodes {
 			if c.copyOf != nil {
@@ -364,15 +305,18 @@ func (o *oracle) ended() error {
 	if len(o.left) > 0 {
 		return fmt.Errorf("the output ends within a line: %.100q", o.left)
 	}
-	err := o.check(func(x *inode, r *record) bool { return true })
-	o.stopped()
-	return err
+	return o.check(func(x *inode, r *record) bool { return true })
 }
 
 // rests checks that all whole lines are out when the sidecar has come to rest: after idle, if
 // nothing happens for that long.
 func (o *oracle) rests(idle time.Duration) error {
 	o.failed = o.full || o.failed && idle == 0
+	if !o.failed {
+		for r, f := range o.fates {
+			f.unnoted = f.unnoted && !o.mind(r.file).known
+		}
+	}
 	for _, x := range o.inodes {
 		if m := o.mind(x); m.known {
 			m.recorded = m.recorded || !o.full && (!o.failed || idle > 0)
@@ -437,10 +381,15 @@ func (o *oracle) meet(x *inode) {
 	case x.readable && m.recorded && within && !o.rested:
 		// It was followed, and has another name since the sidecar was down.
 	case x.readable && within && x.copyOf == nil && o.missed(x):
+	case o.follows(x): // it may become readable
+		return
+	case x.readable && within && x.copyOf != nil:
+		return // it is taken for what its original held
+	case !within:
+		o.gone(x, movedFirst)
+		return
 	default:
-		if !o.follows(x) {
-			o.gone(x, severalFirst)
-		}
+		o.gone(x, severalFirst)
 		return
 	}
 	m.known, m.lost = true, none
@@ -567,6 +516,7 @@ func (o *oracle) line(line string) error {
 			return fmt.Errorf("%d NULs before record %d of file %d", hole, r.number, r.file.id)
 		}
 		hole = 0
+		f.unnoted = f.unnoted || o.full || o.failed
 		o.place++
 		if f.came++; f.came == 1 {
 			f.place = o.place
@@ -610,7 +560,9 @@ func (o *oracle) order() error {
 				}
 				last = r
 				for _, b := range before {
-					if o.generations(b, e) && o.fate(b).place > f.place {
+					why := o.unordered(b, e)
+					excuse(&f.order, why)
+					if why == none && o.fate(b).place > f.place {
 						return fmt.Errorf("out of order: record %d of the new generation, file %d, came before %d of file %d", r.number, r.file.id, b.number, b.file.id)
 					}
 				}
@@ -629,8 +581,19 @@ func (o *oracle) order() error {
 	return nil
 }
 
-// generations says whether a record has to come before all those of a later era.
-func (o *oracle) generations(r *record, later *era) bool {
-	return !o.all && !later.file.aside && !r.file.aside && !r.file.late && r.complete > 0 && o.fate(r).end == none && r.complete < later.begun &&
-		(r.file == later.file || r.file.birth < later.file.birth)
+// unordered says why a record need not come before those of a later era.
+func (o *oracle) unordered(r *record, later *era) reason {
+	switch {
+	case o.all:
+		return twoFiles
+	case r.complete >= later.begun || o.fate(r).end != none:
+		return stillWritten
+	case later.file.aside || r.file.aside:
+		return strangeCopy
+	case r.file.late:
+		return unreadable
+	case r.file != later.file && r.file.birth >= later.file.birth:
+		return oneTick
+	}
+	return none
 }

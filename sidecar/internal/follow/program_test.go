@@ -62,6 +62,7 @@ const (
 	start
 	overflow
 	fill
+	free
 	pass
 	tickClock
 	kinds
@@ -134,6 +135,7 @@ var operations = [kinds]operation{
 	start:      {"start", 5, false, nothing},
 	overflow:   {"overflow", 1, false, nothing},
 	fill:       {"fill", 1, false, nothing},
+	free:       {"free", 3, false, nothing},
 	pass:       {"pass", 1, false, nothing},
 	tickClock:  {"tick", 3, false, nothing},
 }
