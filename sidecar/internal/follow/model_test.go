@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -73,7 +74,7 @@ func (g *game) do(st step) error {
 	s := g.sidecar
 	if s.busy != nil {
 		switch st.kind {
-		case rest, term, start, overflow, pass, stall, resume:
+		case rest, term, start, overflow, pass, stall, resume, shred, swap, copyUnderLoad, slowOpen, slowList:
 			g.tell("resume")
 			if err := s.wait(); err != nil {
 				return fmt.Errorf("Sweep: %w", err)
@@ -104,6 +105,30 @@ func (g *game) do(st step) error {
 			g.tell("overflow")
 			s.watcher.lost = true
 		}
+	case shred:
+		return g.shred(g.logs[st.log], st.n, func() error {
+			// With a name that is followed, it is a log that was overwritten.
+			if x := g.names[g.rotated(g.logs[st.log], st.n)]; st.flags.has(seen) && g.mind(x).known && !g.follows(x) {
+				return g.rest(0)
+			}
+			return nil
+		})
+	case swap:
+		g.swapped = true
+		return g.swap(st.n, func() error {
+			if s.f == nil || !st.flags.has(seen) {
+				return nil
+			}
+			g.misses()
+			if err := s.rest(0); err != nil {
+				return fmt.Errorf("Sweep: %w", err)
+			}
+			return g.collect()
+		})
+	case copyUnderLoad:
+		return g.copyUnderLoad(g.logs[st.log], st.n, st.size)
+	case slowOpen, slowList:
+		return g.slow(st)
 	case fill:
 		g.fill()
 	case free:
@@ -158,6 +183,68 @@ func (g *game) rest(idle time.Duration) error {
 		return err
 	}
 	return g.rests(idle)
+}
+
+// copyUnderLoad copies a log, writes more of it, which the sidecar delivers before it knows of the copy,
+// and truncates it.
+func (g *game) copyUnderLoad(l *log, n, size int) error {
+	s, x := g.sidecar, g.names[l.path()]
+	if s.f == nil || x == nil || !g.mind(x).known || !g.mayCopy(l, false) {
+		return nil
+	}
+	g.copy(l, false)
+	g.write(l, n, size, true, false)
+	s.f.Changed(g.path(l.path()), false)
+	if err := s.sweepDeaf(); err != nil {
+		return fmt.Errorf("Sweep: %w", err)
+	}
+	if err := g.collect(); err != nil {
+		return err
+	}
+	g.truncate(x, 0)
+	return nil
+}
+
+// slow lets the sidecar come to rest, and does something to a log at the moment at which the sidecar
+// opens its file, or the directory in which it is; at the end, if it opens neither.
+func (g *game) slow(st step) error {
+	if g.sidecar.f == nil {
+		return nil
+	}
+	name := ""
+	if st.kind == slowOpen {
+		l := g.logs[st.log]
+		name = l.name
+		if x := g.names[l.path()]; x == nil || g.mind(x).known {
+			g.rotate(l, true, true) // so that there is something to open
+			g.write(l, 1, 10, true, false)
+		}
+	}
+	// What is opened is not known yet, whatever the oracle thinks that a look finds.
+	minds, newest := map[*inode]mind{}, maps.Clone(g.newest)
+	for _, x := range g.inodes {
+		minds[x] = *g.mind(x)
+	}
+	done := false
+	g.mayEnd(false)
+	g.looked()
+	err := trapped(g.path("logs"), name, func() {
+		done = true
+		for x, m := range minds {
+			g.mind(x).known, g.mind(x).lost = m.known, m.lost
+		}
+		g.newest = newest
+		g.moves()
+		g.tell("the sidecar opens %s, and meanwhile", cmp.Or(name, "the directory"))
+		g.act(meanwhile(st))
+	}, func() error { return g.sidecar.rest(0) })
+	if err != nil {
+		return fmt.Errorf("Sweep: %w", err)
+	}
+	if !done {
+		g.act(meanwhile(st))
+	}
+	return g.rest(0)
 }
 
 // collect takes what came out.

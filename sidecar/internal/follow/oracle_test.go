@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -30,6 +31,7 @@ type oracle struct {
 	longest          int64 // line that came out
 	place            int
 
+	swapped   bool // the directory of the logs was away, and no time has passed since
 	rested    bool // the sidecar came to rest in this life
 	full      bool // the checkpoint's disk is
 	wasFull   bool // in this life
@@ -43,6 +45,8 @@ type oracle struct {
 // mind is what the sidecar may know of a file.
 type mind struct {
 	known    bool   // it has the file open
+	closed   bool   // the file was closed while its directory was away
+	closedAt int64  // and had this size then
 	finished bool   // the file was quiet for so long that it was closed
 	recorded bool   // the file is in the checkpoint
 	seen     bool   // it has seen bytes of this era
@@ -204,8 +208,26 @@ func (o *oracle) empties(x *inode) {
 		switch {
 		case !o.mind(x).seen:
 			o.doubt(c, firstCopy) // at most its head can be compared with what is known of the original
-		case m.parted && c.size < delivered, o.stalled() && !m.known && c.size < x.size:
+		case !anyCopy.on() && (m.parted && c.data < delivered || o.stalled() && !m.known && c.data < x.data):
 			o.doubt(c, unmetCopy) // more than it holds may have been delivered before it was met
+		}
+	}
+}
+
+// shreds notes that what was not read of a file never can be.
+func (o *oracle) shreds(x *inode) {
+	o.tears(x)
+	for _, f := range o.fates {
+		if f.at == x {
+			f.at = nil
+			if f.came == 0 {
+				excuse(&f.lose, overwritten)
+			}
+		}
+	}
+	for _, c := range o.inodes {
+		if c.copyOf == x {
+			o.doubt(c, overwritten)
 		}
 	}
 }
@@ -225,7 +247,7 @@ func (o *oracle) destroy(x *inode, r *record) {
 	if f.came > 0 {
 		return
 	}
-	if o.mind(x).seen && r.complete > 0 {
+	if (o.mind(x).seen || emptyFirst.on() && o.mind(x).known) && r.complete > 0 {
 		for _, c := range o.inodes {
 			if c.copyOf == x && slices.Contains(c.copied[:c.lines], r) && c.has("logs") && x.has("logs") {
 				f.at = c
@@ -239,7 +261,7 @@ func (o *oracle) destroy(x *inode, r *record) {
 // What happens to the sidecar.
 
 // started notes that a life of the sidecar begins.
-func (o *oracle) started() { o.rested = false }
+func (o *oracle) started() { o.rested, o.swapped = false, false }
 
 // stopped notes that the sidecar has no file open any more.
 func (o *oracle) stopped() {
@@ -320,14 +342,15 @@ func (o *oracle) rests(idle time.Duration) error {
 	for _, x := range o.inodes {
 		if m := o.mind(x); m.known {
 			m.recorded = m.recorded || !o.full && (!o.failed || idle > 0)
-			m.seen = m.seen || x.size > 0
+			m.seen = m.seen || x.data > 0
 			m.ever = m.ever || m.seen
 			m.cut = false
 		}
 	}
+	o.swapped = o.swapped && idle == 0
 	return o.check(func(x *inode, r *record) bool {
 		// Events tell of what happens in the directory. For the rest time must pass.
-		return r.complete > 0 && (idle > 0 || !x.aside && x.has("logs"))
+		return r.complete > 0 && (idle > 0 || !x.aside && x.has("logs") && (!o.swapped || rewatched.on()))
 	})
 }
 
@@ -356,6 +379,30 @@ func (o *oracle) looked() {
 	o.forgotten()
 }
 
+// moves notes that something is renamed while the sidecar looks, so that it may not find the files that
+// nobody writes, and may end their lines.
+func (o *oracle) moves() {
+	for _, x := range o.inodes {
+		if n := len(x.era.records); n > 0 && (x.handles == 0 || o.rights == stranger) {
+			excuse(&o.fate(x.era.records[n-1]).end, lastLine)
+		}
+	}
+}
+
+// misses notes that the sidecar looks while the directory of the logs is away. It finishes the files
+// that nobody writes. One that is back is opened again if it has grown since.
+func (o *oracle) misses() {
+	o.moves()
+	for _, x := range o.inodes {
+		if m := o.mind(x); x.handles == 0 && m.known {
+			m.known, m.closed, m.closedAt = false, true, x.size
+		}
+		if x.copyOf != nil {
+			o.doubt(x, strangeCopy)
+		}
+	}
+}
+
 // forgotten notes that the sidecar has finished what is gone.
 func (o *oracle) forgotten() {
 	for _, l := range o.logs {
@@ -375,8 +422,10 @@ func (o *oracle) meet(x *inode) {
 		o.gone(x, silent)
 		return
 	}
-	within := x.has("logs")
+	within := x.has("logs") || elsewhere.on()
 	switch {
+	case m.closed && x.size == m.closedAt && o.follows(x):
+		return
 	case x.readable && o.follows(x):
 	case x.readable && m.recorded && within && !o.rested:
 		// It was followed, and has another name since the sidecar was down.
@@ -392,7 +441,7 @@ func (o *oracle) meet(x *inode) {
 		o.gone(x, severalFirst)
 		return
 	}
-	m.known, m.lost = true, none
+	m.known, m.lost, m.closed = true, none, false
 }
 
 // missed says whether a file is a generation of a log that came and went unseen.
@@ -412,8 +461,8 @@ func (o *oracle) missed(x *inode) bool {
 		return false
 	}
 	return slices.ContainsFunc(x.names, func(n string) bool {
-		rest, ok := strings.CutPrefix(n, l.path())
-		return ok && rest != "" && (rest[0] == '.' || rest[0] == '-')
+		rest, ok := strings.CutPrefix(path.Base(n), l.name)
+		return ok && rest != "" && (path.Dir(n) == "logs" || elsewhere.on()) && (rest[0] == '.' || rest[0] == '-' || suffixes.on())
 	})
 }
 
@@ -485,10 +534,13 @@ func (o *oracle) line(line string) error {
 		return errors.New("an empty line, which nobody wrote")
 	}
 	var before *record
-	holeless := strings.TrimLeft(line, "\x00")
-	hole := len(line) - len(holeless)
-	line = holeless
+	nuls := 0
 	for rest := line; rest != ""; {
+		n := len(rest)
+		rest = strings.TrimLeft(rest, "\x00")
+		if nuls = n - len(rest); rest == "" {
+			break
+		}
 		name, _, _ := strings.Cut(strings.TrimPrefix(rest, "<"), ":")
 		if r := o.byName[name]; o.torn[rest] != none || r != nil && o.fate(r).tear != none && len(rest) < len(r.text) && strings.HasPrefix(r.text, rest) {
 			return nil
@@ -512,10 +564,10 @@ func (o *oracle) line(line string) error {
 			return fmt.Errorf("a record that nobody wrote: %.200q", body)
 		}
 		f := o.fate(r)
-		if hole > 0 && f.lose == none && f.repeat == none && (!o.unseen[r.era] || hole > 4096) {
-			return fmt.Errorf("%d NULs before record %d of file %d", hole, r.number, r.file.id)
+		if int64(nuls) > r.nuls && f.lose == none && f.repeat == none && (!o.unseen[r.era] || nuls > 4096) {
+			return fmt.Errorf("%d NULs before record %d of file %d, after which %d were allocated", nuls, r.number, r.file.id, r.nuls)
 		}
-		hole = 0
+		nuls = 0
 		f.unnoted = f.unnoted || o.full || o.failed
 		o.place++
 		if f.came++; f.came == 1 {
@@ -534,8 +586,8 @@ func (o *oracle) line(line string) error {
 		}
 		before = r
 	}
-	if before == nil {
-		return fmt.Errorf("a line of %d NULs", hole)
+	if nuls > 0 {
+		return fmt.Errorf("a line that ends with %d NULs", nuls)
 	}
 	if !before.newline && o.fate(before).end == none {
 		return fmt.Errorf("an unfinished line was ended after record %d of file %d", before.number, before.file.id)

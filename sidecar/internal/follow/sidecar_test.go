@@ -154,6 +154,13 @@ func (s *sidecar) sweep() (wait time.Duration, news bool, err error) {
 	return w.For, news || s.f.Stats().Bytes != before, err
 }
 
+// sweepDeaf lets the Follower sweep once without telling it of what happened.
+func (s *sidecar) sweepDeaf() (err error) {
+	s.now = s.now.Add(time.Nanosecond)
+	s.user.as(func() { _, err = s.f.Sweep(s.now) })
+	return err
+}
+
 // errRestless is a Follower that finds something to do for ever.
 var errRestless = errors.New("the Follower does not come to rest")
 

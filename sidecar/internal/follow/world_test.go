@@ -1,6 +1,7 @@
 package follow_test
 
 import (
+	"bytes"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -46,6 +47,8 @@ type witness interface {
 	copied(c *inode, finished bool)
 	// cuts: a file is about to be cut to size, of more than nothing.
 	cuts(x *inode, size int64)
+	// shreds: what is in a file is about to be overwritten.
+	shreds(x *inode)
 	// empties: a file is about to be truncated; emptied: it was, and has a new era.
 	empties(x *inode)
 	emptied(x *inode, before *era)
@@ -59,6 +62,7 @@ type record struct {
 	number   int
 	era      *era
 	offset   int64 // in its file
+	nuls     int64 // that may come before it: space that was allocated and not written
 	complete int   // number of the step after which its line was whole, 0 before
 }
 
@@ -79,12 +83,14 @@ type inode struct {
 	birth    int64
 	names    []string
 	size     int64
-	era      *era // now
+	data     int64 // end of what was written; what follows it reads as NULs
+	era      *era  // now
 	readable bool
 	handles  int // writers that have it open
 
-	aside bool // it has, or had, other names that are followed: its generations are not known by one name
-	late  bool // it could not be read for a while
+	allocated bool // there is, or was, space that is not written
+	aside     bool // it has, or had, other names that are followed: its generations are not known by one name
+	late      bool // it could not be read for a while
 
 	copyOf  *inode
 	copied  []*record // what a copy holds
@@ -99,7 +105,8 @@ type log struct {
 	eras    []*era
 	handle  *os.File
 	to      *inode // that handle writes to
-	serial  int
+	serial  int    // of the last dated name
+	out     int    // and of the last one in another directory
 	copying *inode
 }
 
@@ -203,6 +210,20 @@ func (w *world) act(st step) {
 		w.moveDir()
 	case tickClock:
 		tick()
+	case allocate:
+		w.allocate(l, int64(st.size), st.flags.has(keepSize))
+	case sparse:
+		w.extend(l, int64(st.size))
+	case hugeHole:
+		w.extend(l, 1<<42)
+	case copyMore:
+		w.copyRest(l, true)
+	case copyAs:
+		w.copyTo(l, fmt.Sprintf([]string{"logs/%s.bak", "logs/bak-%s", "logs/%s~", "logs/copy.%s"}[st.n%4], l.name), st.flags.has(half))
+	case rotateOut:
+		w.rotateOut(l, st.flags.has(letGo), st.flags.has(create))
+	case foreign:
+		w.foreign(l, st.n)
 	}
 }
 
@@ -232,8 +253,15 @@ func (w *world) write(l *log, n, fill int, finished, keep bool) {
 		must(err)
 		at = pos
 	}
+	gap := int64(0)
+	if x.allocated {
+		gap = max(0, at-x.data)
+	}
 	for i := range n {
 		r := &record{file: x, number: len(w.byText), era: x.era, offset: at + int64(len(b)), newline: i < n-1 || finished}
+		if i == 0 {
+			r.nuls = gap
+		}
 		body := fmt.Sprintf("%d.%d:%s", x.id, r.number, strings.Repeat(filling, fill/len(filling)+1)[:fill])
 		r.text = fmt.Sprintf("<%s#%08x>", body, crc32.Checksum([]byte(body), castagnoli))
 		w.byText[body], w.byName[fmt.Sprintf("%d.%d", x.id, r.number)] = r, r
@@ -246,7 +274,8 @@ func (w *world) write(l *log, n, fill int, finished, keep bool) {
 	}
 	_, err := f.Write(b)
 	must(err)
-	x.size = at + int64(len(b))
+	x.data = at + int64(len(b))
+	x.size = max(x.size, x.data)
 	whole := x.era.records
 	if !finished {
 		whole = whole[:len(whole)-1]
@@ -392,7 +421,7 @@ func (w *world) rotate(l *log, letGo, create bool) {
 
 // shift makes room for the newest rotated name.
 func (w *world) shift(l *log) {
-	if w.dated {
+	if w.naming != byNumber {
 		l.serial++
 		return
 	}
@@ -410,10 +439,163 @@ func (w *world) shift(l *log) {
 }
 
 func (w *world) rotatedName(l *log) string {
-	if w.dated {
+	switch w.naming {
+	case byDate:
 		return fmt.Sprintf("logs/%s-202601%02d", l.name, l.serial)
+	case byUnderscore:
+		return fmt.Sprintf("logs/%s_202601%02d", l.name, l.serial)
+	case byDigits:
+		return fmt.Sprintf("logs/%s202601%02d", l.name, l.serial)
 	}
 	return fmt.Sprintf("logs/%s.1", l.name)
+}
+
+// rotateOut renames a log to a name in another directory.
+func (w *world) rotateOut(l *log, letGo, create bool) {
+	if w.names[l.path()] == nil {
+		return
+	}
+	l.out++
+	to := fmt.Sprintf("old/%s.%d", l.name, l.out)
+	w.tell("mv %s %s", l.path(), to)
+	w.rename(l.path(), to)
+	if letGo {
+		w.closeHandle(l)
+	}
+	if create {
+		w.current(l)
+	}
+}
+
+// largest is the size of the largest file that is copied.
+const largest = 64 << 20
+
+// allocate has the file system make room for what a log may hold.
+func (w *world) allocate(l *log, n int64, keepSize bool) {
+	x := w.names[l.path()]
+	if x == nil || l.copying != nil || !x.readable || x.size > largest {
+		return
+	}
+	f, err := os.OpenFile(w.path(l.path()), os.O_WRONLY, 0)
+	must(err)
+	defer f.Close()
+	mode := uint32(0)
+	if keepSize {
+		mode = unix.FALLOC_FL_KEEP_SIZE
+	}
+	if err := unix.Fallocate(int(f.Fd()), mode, x.size, n); err != nil {
+		w.tell("allocate %d bytes of file %d: %v", n, x.id, err)
+		return
+	}
+	w.tell("allocate %d bytes of file %d after %d, keep size %v", n, x.id, x.size, keepSize)
+	if !keepSize {
+		x.size += n
+		x.allocated = true
+	}
+}
+
+// extend leaves a hole at the end of a log.
+func (w *world) extend(l *log, n int64) {
+	x := w.names[l.path()]
+	if x == nil || l.copying != nil || x.size > largest {
+		return
+	}
+	w.tell("extend file %d from %d by a hole of %d", x.id, x.size, n)
+	must(os.Truncate(w.path(l.path()), x.size+n))
+	x.size += n
+	x.allocated = true
+}
+
+// shred overwrites a rotated file and then removes it. between is called before it is removed.
+func (w *world) shred(l *log, n int, between func() error) error {
+	name := w.rotated(l, n)
+	x := w.names[name]
+	if x == nil || x.handles > 0 || len(x.names) > 1 || x.size > largest || l.copying == x {
+		return nil
+	}
+	w.tell("shred %s: file %d, %d bytes", name, x.id, x.size)
+	w.witness.shreds(x)
+	// A line now and then, as random bytes have.
+	garbage := bytes.Repeat([]byte("garbage, garbage\x00\xff\n"), int(x.size)/10+1)
+	f, err := os.OpenFile(w.path(name), os.O_WRONLY, 0)
+	must(err)
+	_, err = f.Write(garbage[:x.size])
+	must(err)
+	f.Close()
+	if err := between(); err != nil {
+		return err
+	}
+	w.unlink(name)
+	return nil
+}
+
+// foreign makes, beside a log, a file that is none of its generations, although it is called like one.
+func (w *world) foreign(l *log, n int) {
+	old := w.rotated(l, n)
+	text := "foreign\n"
+	name := l.path() + ".csv" // another log of the application
+	switch n {
+	case 1:
+		name = l.path() + ".1.sha256"
+	case 2: // compressed, which its first bytes say
+		name, text = l.path()+".2.lzo", "\x89LZO\x00\r\n\x1a\nforeign\n"
+	case 3: // an old generation, unpacked by somebody who wants to read it
+		x := w.names[old]
+		if x == nil || x.size == 0 || x.size > largest {
+			return
+		}
+		b, err := os.ReadFile(w.path(old))
+		must(err)
+		name, text = l.path()+".2-unpacked", string(b)
+	}
+	if w.matches(name) || w.names[name] != nil {
+		return
+	}
+	w.tell("write to %s, which is foreign", name)
+	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
+	if n == 3 {
+		flags |= os.O_TRUNC
+	}
+	f, err := os.OpenFile(w.path(name), flags, 0o644)
+	must(err)
+	defer f.Close()
+	_, err = f.WriteString(text)
+	must(err)
+}
+
+// swap puts another directory, or a link, in the place of the directory of the logs, and that back in its
+// place. between is called while it is away.
+func (w *world) swap(n int, between func() error) error {
+	logs, away, other := w.path("logs"), w.path("away"), w.path("other")
+	w.tell("swap logs, %d", n)
+	for _, x := range w.inodes {
+		x.aside = x.aside || x.has("logs")
+	}
+	switch n {
+	case 0: // made again and removed
+		must(os.Mkdir(other, 0o755))
+		must(os.Rename(logs, away))
+		must(os.Rename(other, logs))
+	case 1: // a link to it
+		must(os.Rename(logs, away))
+		must(os.Symlink("away", logs))
+	case 2, 3: // a link out of the container
+		out := filepath.Join(filepath.Dir(filepath.Dir(w.app)), "secret")
+		must(os.MkdirAll(out, 0o755))
+		for _, name := range []string{"a.log", "b.log", "a.log.1", "b.log.1"} {
+			must(os.WriteFile(filepath.Join(out, name), []byte("secret\nsecret\n"), 0o644))
+		}
+		to := "../../secret"
+		if n == 3 {
+			to = out
+		}
+		must(os.Rename(logs, away))
+		must(os.Symlink(to, logs))
+	}
+	err := between()
+	must(os.RemoveAll(logs))
+	must(os.Rename(away, logs))
+	return err
 }
 
 // rotated picks a rotated file of a log.
@@ -433,12 +615,22 @@ func (w *world) rotated(l *log, n int) string {
 
 // copy begins, or does, the copy of a log that a truncation may follow.
 func (w *world) copy(l *log, half bool) {
+	if w.mayCopy(l, half) {
+		w.shift(l)
+		w.copyTo(l, w.rotatedName(l), half)
+	}
+}
+
+func (w *world) mayCopy(l *log, half bool) bool {
 	x := w.names[l.path()]
-	if x == nil || x.size == 0 || l.copying != nil {
+	return x != nil && x.size > 0 && x.size <= largest && l.copying == nil && !(half && x.size > x.data)
+}
+
+func (w *world) copyTo(l *log, to string, half bool) {
+	if !w.mayCopy(l, half) || w.names[to] != nil {
 		return
 	}
-	w.shift(l)
-	to := w.rotatedName(l)
+	x := w.names[l.path()]
 	b, err := os.ReadFile(w.path(l.path()))
 	must(err)
 	if half {
@@ -451,7 +643,7 @@ func (w *world) copy(l *log, half bool) {
 	must(err)
 	f.Close()
 	c := w.add(to, nil)
-	c.copyOf, c.of, c.size, c.partial = x, x.era, int64(len(b)), half
+	c.copyOf, c.of, c.size, c.data, c.partial = x, x.era, int64(len(b)), min(x.data, int64(len(b))), half
 	w.tell("cp logs/%s %s: file %d of %d, %d bytes, born %v after it", l.name, to, c.id, x.id, len(b), time.Duration(c.birth-x.birth))
 	w.copyHolds(c, false)
 	if half {
@@ -463,7 +655,7 @@ func (w *world) copy(l *log, half bool) {
 func (w *world) copyHolds(c *inode, finished bool) {
 	c.copied, c.lines = nil, 0
 	for _, r := range c.copyOf.era.records {
-		if r.end() > c.size {
+		if r.end() > c.data {
 			break
 		}
 		c.copied = append(c.copied, r)
@@ -475,7 +667,10 @@ func (w *world) copyHolds(c *inode, finished bool) {
 }
 
 // finishCopy copies the rest.
-func (w *world) finishCopy(l *log) {
+func (w *world) finishCopy(l *log) { w.copyRest(l, false) }
+
+// copyRest copies the rest, or half of it.
+func (w *world) copyRest(l *log, half bool) {
 	c := l.copying
 	l.copying = nil
 	x := w.names[l.path()]
@@ -484,12 +679,16 @@ func (w *world) finishCopy(l *log) {
 	}
 	b, err := os.ReadFile(w.path(l.path()))
 	must(err)
+	if half {
+		b = b[:(c.size+x.size)/2]
+		l.copying = c
+	}
 	f, err := os.OpenFile(w.path(c.names[0]), os.O_WRONLY|os.O_APPEND, 0)
 	must(err)
 	_, err = f.Write(b[c.size:])
 	must(err)
 	f.Close()
-	c.size, c.partial = int64(len(b)), false
+	c.size, c.data, c.partial = int64(len(b)), int64(len(b)), half
 	w.copyHolds(c, true)
 	w.tell("copy the rest: file %d of %d, %d bytes", c.id, x.id, len(b))
 }
@@ -518,7 +717,8 @@ func (w *world) truncate(x *inode, size int64) {
 		}
 		w.witness.emptied(x, before)
 	}
-	x.size = size
+	x.size, x.data = size, size
+	x.allocated = x.allocated && size > 0
 }
 
 // replace puts a new file in the place of a log.
