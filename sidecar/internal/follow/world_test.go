@@ -2,651 +2,750 @@ package follow_test
 
 import (
 	"bytes"
-	"encoding/binary"
-	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
-	"os/exec"
+	"path"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"strings"
-	"sync"
-	"syscall"
-	"testing"
 	"time"
-	"unsafe"
 
-	"github.com/log-bridge/log-bridge/sidecar/contract"
-	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
-	"github.com/log-bridge/log-bridge/sidecar/internal/emit"
-	"github.com/log-bridge/log-bridge/sidecar/internal/follow"
-	"github.com/log-bridge/log-bridge/sidecar/internal/say"
 	"golang.org/x/sys/unix"
 )
 
-// sidecar is a Follower in a file system of its own, with a clock that the test moves, and
-// a reader that it can stop. It can be killed.
-type sidecar struct {
-	root, state string // directories
-	entries     []contract.Entry
-	reclaim     bool
-	events      bool           // inotify, else polling
-	watches     follow.Watcher // instead of those of inotify, if any
-	pipe        bool           // the output is a pipe, else a file
-	user        user           // whose rights the Follower has
-
-	now   time.Time
-	out   output
-	words bytes.Buffer
-
-	f       *follow.Follower // nil while it is down
-	store   *checkpoint.Store
-	sink    *emit.Sink
-	watcher *watcher
-	busy    chan error // of a sweep that waits for the reader
+// world is the file system that a program acts on: two logs with their writers and rotations, and
+// what is known of each file because it was done here. It knows nothing of the sidecar. Who wants to
+// know what happens is a witness.
+//
+// A record is <FILE.NUMBER:filling#CHECKSUM>, with the number of the file (inode) that it was
+// first written to. A line holds one or more records; an unfinished line none or
+// more. So each piece of output tells where it belongs, and whether it is whole.
+type world struct {
+	setting
+	witness witness
+	app     string // directory of the container
+	logs    [2]*log
+	names   map[string]*inode // by path in app
+	inodes  []*inode
+	byText  map[string]*record
+	byName  map[string]*record // FILE.NUMBER
+	step    int
+	trace   []string
 }
 
-// user is whose rights the Follower has when the tests run as root.
-type user int
-
-const (
-	self     user = iota
-	nobody        // may read what its mode lets everybody read; may ask for leases
-	stranger      // nobody who may not ask whether others write a file
-)
-
-// as calls f with the rights of a user. It is an operating system thread that has them.
-func (u user) as(f func()) {
-	if u == self || os.Getuid() != 0 {
-		f()
-		return
-	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	const id = 65534
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var before, caps [2]unix.CapUserData
-	must(unix.Capget(&hdr, &before[0]))
-	caps = before
-	// What setfsuid(2) takes away it also gives back; the lease is our own matter.
-	if u == stranger {
-		caps[0].Effective &^= 1 << unix.CAP_LEASE
-	}
-	must(unix.Capset(&hdr, &caps[0]))
-	must(unix.Setfsgid(id))
-	must(unix.Setfsuid(id))
-	defer func() {
-		must(unix.Setfsuid(0))
-		must(unix.Setfsgid(0))
-		must(unix.Capset(&hdr, &before[0]))
-	}()
-	f()
+// witness is told what happens in a world.
+type witness interface {
+	// wrote: a record was added to a file.
+	wrote(x *inode, r *record)
+	// renames: a file is about to have another name.
+	renames(x *inode)
+	// loses: a file is about to lose a name; lost: it has lost it.
+	loses(x *inode)
+	lost(x *inode)
+	// copied: what a copy holds has changed; finished says that only its rest was added.
+	copied(c *inode, finished bool)
+	// cuts: a file is about to be cut to size, of more than nothing.
+	cuts(x *inode, size int64)
+	// shreds: what is in a file is about to be overwritten.
+	shreds(x *inode)
+	// empties: a file is about to be truncated; emptied: it was, and has a new era.
+	empties(x *inode)
+	emptied(x *inode, before *era)
 }
 
-// must ends a test that cannot go on because its own surroundings fail.
-func must(err error) {
-	if err != nil {
-		panic(err)
-	}
+// record is one record.
+type record struct {
+	text     string
+	newline  bool // one was written after it
+	file     *inode
+	number   int
+	era      *era
+	offset   int64 // in its file
+	nuls     int64 // that may come before it: space that was allocated and not written
+	complete int   // number of the step after which its line was whole, 0 before
 }
 
-func newSidecar(dir string, entries ...string) *sidecar {
-	s := &sidecar{root: filepath.Join(dir, "root"), state: filepath.Join(dir, "state"), now: time.Unix(1e9, 0)}
-	must(os.MkdirAll(s.root, 0o755))
-	must(os.MkdirAll(s.state, 0o777))
-	must(os.Chmod(s.state, 0o777))
-	for _, e := range entries {
-		entry, err := contract.ParseEntry(e)
-		must(err)
-		s.entries = append(s.entries, entry)
-	}
-	s.out.name = filepath.Join(dir, "out")
-	return s
+// end is the offset of what follows a record's text.
+func (r *record) end() int64 { return r.offset + int64(len(r.text)) }
+
+// era is what a file holds between two truncations.
+type era struct {
+	file    *inode
+	begun   int // number of the step
+	records []*record
 }
 
-// start begins a life of the sidecar.
-func (s *sidecar) start() {
-	out := s.out.open(s.pipe)
-	s.user.as(func() {
-		store, records, err := checkpoint.Open(s.state)
-		must(err)
-		s.store = store
-		s.sink = emit.NewSink(out, contract.Raw)
-		o := follow.Options{
-			Config: contract.Config{Roots: []string{s.root}, State: s.state, Format: contract.Raw, Stdout: s.entries, Reclaim: s.reclaim},
-			Store:  store, Records: records, Say: say.New(&s.words, false), Stdout: s.sink, Stderr: s.sink,
-		}
-		switch {
-		case s.watches != nil:
-			o.Watcher = s.watches
-		case s.events:
-			s.watcher = newWatcher()
-			o.Watcher = s.watcher
-		}
-		s.f = follow.New(o)
-	})
+// inode is one file, whatever its names are.
+type inode struct {
+	id       int
+	log      *log
+	birth    int64
+	names    []string
+	size     int64
+	data     int64 // end of what was written; what follows it reads as NULs
+	era      *era  // now
+	readable bool
+	handles  int // writers that have it open
+
+	allocated bool // there is, or was, space that is not written
+	aside     bool // it has, or had, other names that are followed: its generations are not known by one name
+	late      bool // it could not be read for a while
+
+	copyOf  *inode
+	copied  []*record // what a copy holds
+	lines   int       // how many of them in whole lines
+	of      *era      // and of which era of its original
+	partial bool      // it is still being copied
 }
 
-// end ends a life, whatever the Follower knows.
-func (s *sidecar) end() {
-	if s.f == nil {
-		return
-	}
-	if s.busy != nil {
-		must(s.wait())
-	}
-	s.f.Close()
-	must(s.store.Close())
-	if s.watcher != nil {
-		s.watcher.close()
-		s.watcher = nil
-	}
-	s.f = nil
-	s.out.close()
+// log is a name that an application logs to.
+type log struct {
+	name    string // of the file in the directory logs
+	eras    []*era
+	handle  *os.File
+	to      *inode // that handle writes to
+	serial  int    // of the last dated name
+	out     int    // and of the last one in another directory
+	copying *inode
 }
 
-// sweep tells the Follower of what happened, and lets it sweep once. It says how long the
-// Follower wants to wait, and whether anything had happened.
-func (s *sidecar) sweep() (wait time.Duration, news bool, err error) {
-	s.now = s.now.Add(time.Nanosecond) // time never stands
-	before := s.f.Stats().Bytes
-	if s.watcher != nil {
-		news = s.watcher.tell(s.f)
-	}
-	var w follow.Wait
-	s.user.as(func() { w, err = s.f.Sweep(s.now) })
-	return w.For, news || s.f.Stats().Bytes != before, err
+func newWorld(app string, s setting) *world {
+	w := &world{setting: s, app: app, names: map[string]*inode{}, byText: map[string]*record{}, byName: map[string]*record{}}
+	must(os.MkdirAll(w.path("logs"), 0o755))
+	must(os.MkdirAll(w.path("old"), 0o755))
+	w.logs = [2]*log{{name: "a.log"}, {name: "b.log"}}
+	return w
 }
 
-// errRestless is a Follower that finds something to do for ever.
-var errRestless = errors.New("the Follower does not come to rest")
-
-// rest sweeps until there is nothing more to do. Time passes only as the Follower asks for
-// it: short waits, and while nothing happens idle. Where there are no events, the longest
-// wait between two polls is the least.
-func (s *sidecar) rest(idle time.Duration) error {
-	const short = 50 * time.Millisecond
-	if !s.events {
-		idle = max(idle, 1200*time.Millisecond)
-	}
-	var quiet time.Duration
-	for range 10_000 {
-		wait, news, err := s.sweep()
-		if err != nil {
-			return err
-		}
-		if news || wait == 0 || wait < short && s.events {
-			quiet = 0
-		} else if quiet >= idle {
-			return nil
-		} else {
-			quiet += wait
-		}
-		s.now = s.now.Add(wait)
-	}
-	return errRestless
+func (w *world) tell(format string, args ...any) {
+	w.trace = append(w.trace, fmt.Sprintf("%3d %s", w.step, fmt.Sprintf(format, args...)))
 }
 
-// drain is the end of a life by SIGTERM.
-func (s *sidecar) drain() (err error) {
-	s.user.as(func() { err = s.f.Drain(s.now, func(int64) error { return nil }) })
-	if err == nil {
-		s.end()
-	}
-	return err
+func (w *world) path(name string) string { return filepath.Join(w.app, name) }
+
+// path is a log's path in app.
+func (l *log) path() string { return "logs/" + l.name }
+
+// has says whether one of a file's names is directly in a directory.
+func (x *inode) has(dir string) bool {
+	return slices.ContainsFunc(x.names, func(n string) bool { return path.Dir(n) == dir })
 }
 
-// stall stops the reader and begins a sweep, which from then on may wait for it.
-func (s *sidecar) stall() {
-	s.out.stop()
-	s.busy = make(chan error, 1)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_, _, err := s.sweep()
-		s.busy <- err
-	}()
-	// From here on the Follower's part is done, or it waits for the reader.
-	for end := time.Now().Add(time.Minute); !s.out.full(); time.Sleep(50 * time.Microsecond) {
-		select {
-		case <-ended:
-			return
-		default:
-		}
-		if time.Now().After(end) {
-			panic("a sweep neither ends nor fills the pipe")
-		}
-	}
-}
+// follows says whether one of a file's names is one that the sidecar follows.
+func (w *world) follows(x *inode) bool { return slices.ContainsFunc(x.names, w.matches) }
 
-// wait lets the reader go on, and waits for the end of the sweep that waits for it.
-func (s *sidecar) wait() error {
-	s.out.resume()
-	select {
-	case err := <-s.busy:
-		s.busy = nil
-		return err
-	case <-time.After(time.Minute):
-		panic("a sweep does not end")
-	}
-}
-
-// kill is the end of a life by SIGKILL: nothing is written any more, and files are closed.
-// It returns how many bytes were cut off from a line.
-func (s *sidecar) kill() {
-	if s.busy != nil {
-		// What the checkpoint has while a write waits is what a kill leaves.
-		left, err := os.ReadFile(s.checkpoint())
-		must(err)
-		s.sink.SetDeadline(time.Unix(1, 0))
-		if err := <-s.busy; err == nil {
-			s.busy = nil // it had just come to its end
-			s.end()
-			return
-		}
-		s.busy = nil
-		s.end()
-		must(os.WriteFile(s.checkpoint(), left, 0o600))
-		return
-	}
-	s.end()
-}
-
-// loseLast takes the last record out of the checkpoint, or a part of it: what a kill before
-// or in the middle of writing it leaves. It does nothing to a pair with one record.
-func (s *sidecar) loseLast(torn bool) bool {
-	b, err := os.ReadFile(s.checkpoint())
-	must(err)
-	const slot = checkpoint.SlotSize
-	seq := func(i int) uint64 {
-		if len(b) < (i+1)*slot {
-			return 0
-		}
-		return binary.LittleEndian.Uint64(b[i*slot+8:])
-	}
-	last := 0
-	for i := range len(b) / slot {
-		if seq(i) > seq(last) {
-			last = i
-		}
-	}
-	if seq(last^1) == 0 {
+// matches says whether a name is one that the sidecar follows.
+func (w *world) matches(name string) bool {
+	base := path.Base(name)
+	if strings.HasPrefix(base, ".") || strings.HasSuffix(base, ".gz") {
 		return false
 	}
-	from, to := last*slot, (last+1)*slot
-	if torn {
-		from += slot / 2
-	}
-	clear(b[from:to])
-	must(os.WriteFile(s.checkpoint(), b, 0o600))
-	return true
-}
-
-func (s *sidecar) checkpoint() string { return filepath.Join(s.state, "checkpoint") }
-
-// output is what the sidecar writes to, and its reader.
-type output struct {
-	name string // of the file that is the output where it is no pipe
-
-	mu      sync.Mutex
-	got     []byte
-	file    *os.File
-	ends    [2]*os.File // of the pipe
-	stopped bool
-	done    chan struct{}
-}
-
-// open returns the writing end of a new output.
-func (o *output) open(pipe bool) *os.File {
-	o.close()
-	if !pipe {
-		var err error
-		o.file, err = os.OpenFile(o.name, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
-		must(err)
-		return o.file
-	}
-	var p [2]int
-	must(unix.Pipe2(p[:], unix.O_CLOEXEC))
-	must(unix.SetNonblock(p[0], true))
-	must(unix.Fchmod(p[1], 0o666)) // the Follower opens it anew
-	o.ends = [2]*os.File{os.NewFile(uintptr(p[0]), "read"), os.NewFile(uintptr(p[1]), "write")}
-	o.stopped, o.done = false, make(chan struct{})
-	go o.read(o.ends[0], o.done)
-	return o.ends[1]
-}
-
-// read takes what comes out of the pipe until its end, or until it is closed.
-func (o *output) read(r *os.File, done chan struct{}) {
-	defer close(done)
-	conn, err := r.SyscallConn()
-	must(err)
-	for {
-		// Waiting for something to read is not reading.
-		err := conn.Read(func(fd uintptr) bool {
-			var pfd = [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-			n, err := unix.Poll(pfd[:], 0)
-			return err == nil && n > 0
-		})
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			return
+	for _, p := range w.patterns {
+		p = strings.TrimPrefix(p, "app:/")
+		dir := path.Dir(p)
+		if ok, _ := path.Match(path.Base(p), base); ok && (dir == path.Dir(name) || dir == "**") {
+			return true
 		}
-		o.mu.Lock()
-		if o.stopped {
-			o.mu.Unlock()
-			time.Sleep(100 * time.Microsecond)
+	}
+	return false
+}
+
+// act does a step that is one of the world's.
+func (w *world) act(st step) {
+	l := w.logs[st.log]
+	x := w.names[l.path()]
+	switch st.kind {
+	case write:
+		w.write(l, st.n, st.size, !st.flags.has(unfinished), st.flags.has(keep))
+	case rotate:
+		w.rotate(l, st.flags.has(letGo), st.flags.has(create))
+	case reopen:
+		w.tell("reopen %s", l.name)
+		w.closeHandle(l)
+		if !st.flags.has(letGo) {
+			w.open(l)
+		}
+	case copyFile:
+		w.copy(l, st.flags.has(half))
+	case finishCopy:
+		w.finishCopy(l)
+	case truncate:
+		if x != nil {
+			w.finishCopy(l)
+			w.truncate(x, 0)
+		}
+	case cut:
+		if x != nil && len(x.era.records) > 1 && x.log != nil && !w.ownOffset {
+			if r := x.era.records[st.n%len(x.era.records)]; r.newline {
+				w.truncate(x, r.end()+1)
+			}
+		}
+	case remove:
+		w.unlink(l.path())
+		if st.flags.has(letGo) {
+			w.closeHandle(l)
+		}
+	case replace:
+		w.replace(l, st.n)
+	case gzip:
+		if name := w.rotated(l, st.n); name != "" {
+			w.tell("gzip %s", name)
+			must(os.WriteFile(w.path(name+".gz"), []byte("compressed\n"), 0o644))
+			w.unlink(name)
+		}
+	case hardlink:
+		w.link(l, fmt.Sprintf("logs/link%d.log", st.n))
+	case chmod:
+		if x != nil && w.rights != self {
+			w.chmod(x, !x.readable)
+		}
+	case moveOut:
+		if name := w.rotated(l, st.n); name != "" {
+			to := fmt.Sprintf("old/%s-%d", path.Base(name), w.step)
+			w.tell("mv %s %s", name, to)
+			w.rename(name, to)
+		}
+	case moveDir:
+		w.moveDir()
+	case tickClock:
+		tick()
+	case allocate:
+		w.allocate(l, int64(st.size), st.flags.has(keepSize))
+	case sparse:
+		w.extend(l, int64(st.size))
+	case hugeHole:
+		w.extend(l, 1<<42)
+	case copyMore:
+		w.copyRest(l, true)
+	case copyAs:
+		w.copyTo(l, fmt.Sprintf([]string{"logs/%s.bak", "logs/bak-%s", "logs/%s~", "logs/copy.%s"}[st.n%4], l.name), st.flags.has(half))
+	case rotateOut:
+		w.rotateOut(l, st.flags.has(letGo), st.flags.has(create))
+	case foreign:
+		w.foreign(l, st.n)
+	}
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+const filling = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+// write writes n records of a log, each a line but for the last, which may stay unfinished.
+func (w *world) write(l *log, n, fill int, finished, keep bool) {
+	x, f := l.to, l.handle
+	if f == nil {
+		if keep || w.ownOffset {
+			w.open(l)
+			x, f = l.to, l.handle
+		} else {
+			x = w.current(l)
+			var err error
+			f, err = os.OpenFile(w.path(l.path()), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+			must(err)
+			defer f.Close()
+		}
+	}
+	var b []byte
+	at := x.size
+	if w.ownOffset {
+		pos, err := f.Seek(0, 1)
+		must(err)
+		at = pos
+	}
+	gap := int64(0)
+	if x.allocated {
+		gap = max(0, at-x.data)
+	}
+	for i := range n {
+		r := &record{file: x, number: len(w.byText), era: x.era, offset: at + int64(len(b)), newline: i < n-1 || finished}
+		if i == 0 {
+			r.nuls = gap
+		}
+		body := fmt.Sprintf("%d.%d:%s", x.id, r.number, strings.Repeat(filling, fill/len(filling)+1)[:fill])
+		r.text = fmt.Sprintf("<%s#%08x>", body, crc32.Checksum([]byte(body), castagnoli))
+		w.byText[body], w.byName[fmt.Sprintf("%d.%d", x.id, r.number)] = r, r
+		x.era.records = append(x.era.records, r)
+		b = append(b, r.text...)
+		if r.newline {
+			b = append(b, '\n')
+		}
+		w.witness.wrote(x, r)
+	}
+	_, err := f.Write(b)
+	must(err)
+	x.data = at + int64(len(b))
+	x.size = max(x.size, x.data)
+	whole := x.era.records
+	if !finished {
+		whole = whole[:len(whole)-1]
+	}
+	if finished || n > 1 {
+		for _, r := range slices.Backward(whole) {
+			if r.complete > 0 {
+				break
+			}
+			r.complete = w.step
+		}
+	}
+	w.tell("write %d records, %d bytes at %d to file %d (%s)%s", n, len(b), at, x.id, strings.Join(x.names, " "), map[bool]string{false: ", unfinished"}[finished])
+}
+
+// current is the file that has a log's name; it is made where there is none.
+func (w *world) current(l *log) *inode {
+	name := l.path()
+	if x := w.names[name]; x != nil {
+		return x
+	}
+	f, err := os.OpenFile(w.path(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	must(err)
+	must(f.Chmod(0o644))
+	f.Close()
+	x := w.add(name, l)
+	w.tell("create %s: file %d", name, x.id)
+	return x
+}
+
+// add notes a new file.
+func (w *world) add(name string, l *log) *inode {
+	x := &inode{id: len(w.inodes), log: l, birth: birth(w.path(name)), names: []string{name}, readable: true}
+	x.era = &era{file: x, begun: w.step}
+	if l != nil {
+		l.eras = append(l.eras, x.era)
+	}
+	w.names[name] = x
+	w.inodes = append(w.inodes, x)
+	return x
+}
+
+// open lets a log's writer open its file and keep it open.
+func (w *world) open(l *log) {
+	w.closeHandle(l)
+	x := w.current(l)
+	flags := os.O_WRONLY | os.O_APPEND
+	if w.ownOffset {
+		flags = os.O_WRONLY
+	}
+	f, err := os.OpenFile(w.path(l.path()), flags, 0)
+	must(err)
+	_, err = f.Seek(x.size, 0)
+	must(err)
+	l.handle, l.to = f, x
+	x.handles++
+	w.tell("open file %d", x.id)
+}
+
+func (w *world) closeHandle(l *log) {
+	if l.handle != nil {
+		l.handle.Close()
+		l.to.handles--
+		l.handle, l.to = nil, nil
+	}
+}
+
+// unlink takes a name away.
+func (w *world) unlink(name string) {
+	if w.names[name] == nil {
+		return
+	}
+	w.tell("rm %s", name)
+	must(os.Remove(w.path(name)))
+	w.lose(name)
+}
+
+// lose notes that a name is gone.
+func (w *world) lose(name string) {
+	x := w.names[name]
+	w.witness.loses(x)
+	delete(w.names, name)
+	x.names = slices.DeleteFunc(x.names, func(n string) bool { return n == name })
+	w.witness.lost(x)
+}
+
+func (w *world) rename(from, to string) {
+	must(os.Rename(w.path(from), w.path(to)))
+	if w.names[to] != nil {
+		w.lose(to)
+	}
+	x := w.names[from]
+	w.witness.renames(x)
+	delete(w.names, from)
+	w.names[to] = x
+	x.names[slices.Index(x.names, from)] = to
+}
+
+// link gives a log another name, or takes it away.
+func (w *world) link(l *log, name string) {
+	if x := w.names[l.path()]; x != nil && w.names[name] == nil {
+		w.tell("link logs/%s %s", l.name, name)
+		must(os.Link(w.path(l.path()), w.path(name)))
+		x.names = append(x.names, name)
+		x.aside = true
+		w.names[name] = x
+	} else if w.names[name] != nil {
+		w.unlink(name)
+	}
+}
+
+// moveDir moves the directory of the logs away and makes it again.
+func (w *world) moveDir() {
+	to := fmt.Sprintf("logs-%d", w.step)
+	w.tell("mv logs %s; mkdir logs", to)
+	must(os.Rename(w.path("logs"), w.path(to)))
+	must(os.Mkdir(w.path("logs"), 0o755))
+	for name, x := range w.names {
+		if rest, ok := strings.CutPrefix(name, "logs/"); ok {
+			delete(w.names, name)
+			w.names[to+"/"+rest] = x
+			x.names[slices.Index(x.names, name)] = to + "/" + rest
+			x.aside = true
+		}
+	}
+}
+
+// rotate renames a log and the generations before it.
+func (w *world) rotate(l *log, letGo, create bool) {
+	if w.names[l.path()] == nil {
+		return
+	}
+	w.tell("rotate %s", l.name)
+	w.shift(l)
+	w.rename(l.path(), w.rotatedName(l))
+	if letGo {
+		w.closeHandle(l)
+	}
+	if create {
+		w.current(l)
+	}
+}
+
+// shift makes room for the newest rotated name.
+func (w *world) shift(l *log) {
+	if w.naming != byNumber {
+		l.serial++
+		return
+	}
+	for i := 3; i > 0; i-- {
+		from := fmt.Sprintf("logs/%s.%d", l.name, i)
+		if w.names[from] == nil {
 			continue
 		}
-		end := o.take()
-		o.mu.Unlock()
-		if end {
-			return
+		if i == 3 {
+			w.unlink(from)
+		} else {
+			w.rename(from, fmt.Sprintf("logs/%s.%d", l.name, i+1))
 		}
 	}
 }
 
-// take takes all that is in the pipe. It says whether its writers are gone.
-func (o *output) take() bool {
-	if o.ends[0] == nil {
-		return true
+func (w *world) rotatedName(l *log) string {
+	switch w.naming {
+	case byDate:
+		return fmt.Sprintf("logs/%s-202601%02d", l.name, l.serial)
+	case byUnderscore:
+		return fmt.Sprintf("logs/%s_202601%02d", l.name, l.serial)
+	case byDigits:
+		return fmt.Sprintf("logs/%s202601%02d", l.name, l.serial)
 	}
-	conn, err := o.ends[0].SyscallConn()
+	return fmt.Sprintf("logs/%s.1", l.name)
+}
+
+// rotateOut renames a log to a name in another directory.
+func (w *world) rotateOut(l *log, letGo, create bool) {
+	if w.names[l.path()] == nil {
+		return
+	}
+	l.out++
+	to := fmt.Sprintf("old/%s.%d", l.name, l.out)
+	w.tell("mv %s %s", l.path(), to)
+	w.rename(l.path(), to)
+	if letGo {
+		w.closeHandle(l)
+	}
+	if create {
+		w.current(l)
+	}
+}
+
+// largest is the size of the largest file that is copied.
+const largest = 64 << 20
+
+// allocate has the file system make room for what a log may hold.
+func (w *world) allocate(l *log, n int64, keepSize bool) {
+	x := w.names[l.path()]
+	if x == nil || l.copying != nil || !x.readable || x.size > largest {
+		return
+	}
+	f, err := os.OpenFile(w.path(l.path()), os.O_WRONLY, 0)
 	must(err)
-	var buf [64 << 10]byte
-	end := false
-	must(conn.Control(func(fd uintptr) {
-		for {
-			n, err := unix.Read(int(fd), buf[:])
-			if err == unix.EINTR {
-				continue
-			}
-			if err != nil {
-				return
-			}
-			if n == 0 {
-				end = true
-				return
-			}
-			o.got = append(o.got, buf[:n]...)
-		}
-	}))
-	return end
+	defer f.Close()
+	mode := uint32(0)
+	if keepSize {
+		mode = unix.FALLOC_FL_KEEP_SIZE
+	}
+	if err := unix.Fallocate(int(f.Fd()), mode, x.size, n); err != nil {
+		w.tell("allocate %d bytes of file %d: %v", n, x.id, err)
+		return
+	}
+	w.tell("allocate %d bytes of file %d after %d, keep size %v", n, x.id, x.size, keepSize)
+	if !keepSize {
+		x.size += n
+		x.allocated = true
+	}
 }
 
-// collect returns what has come since it was last called.
-func (o *output) collect() []byte {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.ends[0] != nil && !o.stopped {
-		o.take()
+// extend leaves a hole at the end of a log.
+func (w *world) extend(l *log, n int64) {
+	x := w.names[l.path()]
+	if x == nil || l.copying != nil || x.size > largest {
+		return
 	}
-	if o.file != nil {
-		o.takeFile()
-	}
-	got := o.got
-	o.got = nil
-	return got
+	w.tell("extend file %d from %d by a hole of %d", x.id, x.size, n)
+	must(os.Truncate(w.path(l.path()), x.size+n))
+	x.size += n
+	x.allocated = true
 }
 
-func (o *output) takeFile() {
-	st, err := o.file.Stat()
+// shred overwrites a rotated file and then removes it. between is called before it is removed.
+func (w *world) shred(l *log, n int, between func() error) error {
+	name := w.rotated(l, n)
+	x := w.names[name]
+	if x == nil || x.handles > 0 || len(x.names) > 1 || x.size > largest || l.copying == x {
+		return nil
+	}
+	w.tell("shred %s: file %d, %d bytes", name, x.id, x.size)
+	w.witness.shreds(x)
+	// A line now and then, as random bytes have.
+	garbage := bytes.Repeat([]byte("garbage, garbage\x00\xff\n"), int(x.size)/10+1)
+	f, err := os.OpenFile(w.path(name), os.O_WRONLY, 0)
 	must(err)
-	b := make([]byte, st.Size())
-	_, err = o.file.ReadAt(b, 0)
+	_, err = f.Write(garbage[:x.size])
 	must(err)
-	o.got = append(o.got, b...)
-	must(o.file.Truncate(0)) // the Follower appends
-}
-
-func (o *output) stop() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.take()
-	o.stopped = true
-}
-
-func (o *output) resume() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.stopped = false
-}
-
-// full says whether a write to the pipe would wait.
-func (o *output) full() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	conn, err := o.ends[1].SyscallConn()
-	must(err)
-	var n int
-	must(conn.Control(func(fd uintptr) {
-		var pfd = [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-		n, err = unix.Poll(pfd[:], 0)
-		must(err)
-	}))
-	return n == 0
-}
-
-// close ends an output. What is in it can still be collected.
-func (o *output) close() {
-	o.mu.Lock()
-	if o.file != nil {
-		o.takeFile()
-		o.file.Close()
-		o.file = nil
-	}
-	if o.ends[0] != nil {
-		o.take()
-	}
-	r, w, done := o.ends[0], o.ends[1], o.done
-	o.ends, o.stopped = [2]*os.File{}, false
-	o.mu.Unlock()
-	if r != nil {
-		r.Close()
-		w.Close()
-		<-done
-	}
-}
-
-// watcher is inotify as fsnotify uses it, but asked from the test's own thread: what has
-// happened is known at once, and nothing comes by itself.
-type watcher struct {
-	fd   int
-	path map[int]string
-	wd   map[string]int
-	lost bool // the queue is to overflow
-}
-
-func newWatcher() *watcher {
-	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
-	must(err)
-	return &watcher{fd: fd, path: map[int]string{}, wd: map[string]int{}}
-}
-
-func (w *watcher) close() { unix.Close(w.fd) }
-
-func (w *watcher) Add(dir string) error {
-	wd, err := unix.InotifyAddWatch(w.fd, dir, unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_MOVED_FROM|unix.IN_MODIFY|
-		unix.IN_ATTRIB|unix.IN_MOVE_SELF|unix.IN_DELETE|unix.IN_DELETE_SELF)
-	if err != nil {
+	f.Close()
+	if err := between(); err != nil {
 		return err
 	}
-	w.path[wd], w.wd[dir] = dir, wd
+	w.unlink(name)
 	return nil
 }
 
-func (w *watcher) Remove(dir string) error {
-	wd, ok := w.wd[dir]
-	if !ok {
-		return errors.New("not watched")
+// foreign makes, beside a log, a file that is none of its generations, although it is called like one.
+func (w *world) foreign(l *log, n int) {
+	old := w.rotated(l, n)
+	text := "foreign\n"
+	name := l.path() + ".csv" // another log of the application
+	switch n {
+	case 1:
+		name = l.path() + ".1.sha256"
+	case 2: // compressed, which its first bytes say
+		name, text = l.path()+".2.lzo", "\x89LZO\x00\r\n\x1a\nforeign\n"
+	case 3: // an old generation, unpacked by somebody who wants to read it
+		x := w.names[old]
+		if x == nil || x.size == 0 || x.size > largest {
+			return
+		}
+		b, err := os.ReadFile(w.path(old))
+		must(err)
+		name, text = l.path()+".2-unpacked", string(b)
 	}
-	w.forget(wd)
-	_, err := unix.InotifyRmWatch(w.fd, uint32(wd))
+	if w.matches(name) || w.names[name] != nil {
+		return
+	}
+	w.tell("write to %s, which is foreign", name)
+	flags := os.O_WRONLY | os.O_CREATE | os.O_APPEND
+	if n == 3 {
+		flags |= os.O_TRUNC
+	}
+	f, err := os.OpenFile(w.path(name), flags, 0o644)
+	must(err)
+	defer f.Close()
+	_, err = f.WriteString(text)
+	must(err)
+}
+
+// swap puts another directory, or a link, in the place of the directory of the logs, and that back in its
+// place. between is called while it is away.
+func (w *world) swap(n int, between func() error) error {
+	logs, away, other := w.path("logs"), w.path("away"), w.path("other")
+	w.tell("swap logs, %d", n)
+	for _, x := range w.inodes {
+		x.aside = x.aside || x.has("logs")
+	}
+	switch n {
+	case 0: // made again and removed
+		must(os.Mkdir(other, 0o755))
+		must(os.Rename(logs, away))
+		must(os.Rename(other, logs))
+	case 1: // a link to it
+		must(os.Rename(logs, away))
+		must(os.Symlink("away", logs))
+	case 2, 3: // a link out of the container
+		out := filepath.Join(filepath.Dir(filepath.Dir(w.app)), "secret")
+		must(os.MkdirAll(out, 0o755))
+		for _, name := range []string{"a.log", "b.log", "a.log.1", "b.log.1"} {
+			must(os.WriteFile(filepath.Join(out, name), []byte("secret\nsecret\n"), 0o644))
+		}
+		to := "../../secret"
+		if n == 3 {
+			to = out
+		}
+		must(os.Rename(logs, away))
+		must(os.Symlink(to, logs))
+	}
+	err := between()
+	must(os.RemoveAll(logs))
+	must(os.Rename(away, logs))
 	return err
 }
 
-func (w *watcher) forget(wd int) {
-	delete(w.wd, w.path[wd])
-	delete(w.path, wd)
+// rotated picks a rotated file of a log.
+func (w *world) rotated(l *log, n int) string {
+	var names []string
+	for name := range w.names {
+		if rest, ok := strings.CutPrefix(name, l.path()); ok && rest != "" {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	slices.Sort(names)
+	return names[n%len(names)]
 }
 
-// tell tells the Follower of all that has happened. It says whether anything has.
-func (w *watcher) tell(f *follow.Follower) bool {
-	news := false
-	var buf [64 << 10]byte
-	for {
-		n, err := unix.Read(w.fd, buf[:])
-		if err == unix.EINTR {
-			continue
-		}
-		if n <= 0 || err != nil {
+// copy begins, or does, the copy of a log that a truncation may follow.
+func (w *world) copy(l *log, half bool) {
+	if w.mayCopy(l, half) {
+		w.shift(l)
+		w.copyTo(l, w.rotatedName(l), half)
+	}
+}
+
+func (w *world) mayCopy(l *log, half bool) bool {
+	x := w.names[l.path()]
+	return x != nil && x.size > 0 && x.size <= largest && l.copying == nil && !(half && x.size > x.data)
+}
+
+func (w *world) copyTo(l *log, to string, half bool) {
+	if !w.mayCopy(l, half) || w.names[to] != nil {
+		return
+	}
+	x := w.names[l.path()]
+	b, err := os.ReadFile(w.path(l.path()))
+	must(err)
+	if half {
+		b = b[:len(b)/2]
+	}
+	f, err := os.OpenFile(w.path(to), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	must(err)
+	must(f.Chmod(0o644))
+	_, err = f.Write(b)
+	must(err)
+	f.Close()
+	c := w.add(to, nil)
+	c.copyOf, c.of, c.size, c.data, c.partial = x, x.era, int64(len(b)), min(x.data, int64(len(b))), half
+	w.tell("cp logs/%s %s: file %d of %d, %d bytes, born %v after it", l.name, to, c.id, x.id, len(b), time.Duration(c.birth-x.birth))
+	w.copyHolds(c, false)
+	if half {
+		l.copying = c
+	}
+}
+
+// copyHolds notes what a copy holds.
+func (w *world) copyHolds(c *inode, finished bool) {
+	c.copied, c.lines = nil, 0
+	for _, r := range c.copyOf.era.records {
+		if r.end() > c.data {
 			break
 		}
-		for b := buf[:n]; len(b) > 0; {
-			e := (*unix.InotifyEvent)(unsafe.Pointer(&b[0]))
-			name := string(bytes.TrimRight(b[unix.SizeofInotifyEvent:][:e.Len], "\x00"))
-			b = b[unix.SizeofInotifyEvent+e.Len:]
-			if w.lost {
-				continue
-			}
-			if e.Mask&unix.IN_Q_OVERFLOW != 0 {
-				f.Lost()
-				news = true
-				continue
-			}
-			dir, ok := w.path[int(e.Wd)]
-			if !ok {
-				continue
-			}
-			switch {
-			case e.Mask&(unix.IN_IGNORED|unix.IN_UNMOUNT) != 0:
-				w.forget(int(e.Wd))
-				continue
-			case e.Mask&unix.IN_DELETE_SELF != 0:
-				w.forget(int(e.Wd))
-			case e.Mask&unix.IN_MOVE_SELF != 0:
-				_, _ = unix.InotifyRmWatch(w.fd, uint32(e.Wd))
-				w.forget(int(e.Wd))
-			}
-			if name != "" {
-				dir += "/" + name
-			}
-			f.Changed(dir, e.Mask&^uint32(unix.IN_MODIFY) != 0)
-			news = true
+		c.copied = append(c.copied, r)
+		if r.complete > 0 && !c.partial {
+			c.lines = len(c.copied)
 		}
 	}
-	if w.lost {
-		w.lost = false
-		f.Lost()
-		news = true
+	w.witness.copied(c, finished)
+}
+
+// finishCopy copies the rest.
+func (w *world) finishCopy(l *log) { w.copyRest(l, false) }
+
+// copyRest copies the rest, or half of it.
+func (w *world) copyRest(l *log, half bool) {
+	c := l.copying
+	l.copying = nil
+	x := w.names[l.path()]
+	if c == nil || len(c.names) == 0 || x != c.copyOf || x.size < c.size {
+		return
 	}
-	return news
-}
-
-// TestMain gives the tests mounts of their own, which end with them however they end.
-func TestMain(m *testing.M) {
-	const inside = "LOG_BRIDGE_TEST_MOUNTS"
-	switch {
-	case os.Getuid() != 0:
-	case os.Getenv(inside) != "":
-		must(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-	default:
-		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-		cmd.Args[0] = os.Args[0]
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-		cmd.Env = append(os.Environ(), inside+"=1")
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-		runtime.LockOSThread() // Pdeathsig is about the thread
-		err := cmd.Run()
-		if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-			panic(err)
-		}
-		os.Exit(cmd.ProcessState.ExitCode()) // -1, for a signal, is a failure too
-	}
-	os.Exit(m.Run())
-}
-
-// place is a file system to play on.
-type place struct {
-	name string
-	make func(t *testing.T, dir string) string // makes it below dir, says where
-}
-
-// places are the file systems that emptyDirs are made on. The first three need nothing but
-// root.
-var places = []place{
-	{"disk", func(t *testing.T, dir string) string { return open(dir) }},
-	{"tmpfs", func(t *testing.T, dir string) string { return tmpfs(t, filepath.Join(dir, "tmpfs"), "1g") }},
-	{"overlay", func(t *testing.T, dir string) string {
-		at := filepath.Join(dir, "overlay")
-		for _, d := range []string{"lower", "upper", "work"} {
-			must(os.Mkdir(filepath.Join(dir, d), 0o755))
-		}
-		return mount(t, "overlay", at, "overlay", fmt.Sprintf("lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work", dir, dir, dir))
-	}},
-	{"xfs", func(t *testing.T, dir string) string { return image(t, dir, "xfs", "-q") }},
-	{"btrfs", func(t *testing.T, dir string) string { return image(t, dir, "btrfs", "-q") }},
-}
-
-// open lets other users reach a temporary directory.
-func open(dir string) string {
-	for d := dir; d != filepath.Clean(os.TempDir()) && d != "/"; d = filepath.Dir(d) {
-		must(os.Chmod(d, 0o755))
-	}
-	return dir
-}
-
-func tmpfs(t *testing.T, at, size string) string {
-	return mount(t, "tmpfs", at, "tmpfs", "size="+size)
-}
-
-func mount(t *testing.T, source, at, kind, options string) string {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("only root can mount a file system")
-	}
-	must(os.Mkdir(at, 0o755))
-	if err := unix.Mount(source, at, kind, 0, options); err != nil {
-		t.Fatalf("mount %s: %v", kind, err)
-	}
-	t.Cleanup(func() { must(unix.Unmount(at, unix.MNT_DETACH)) })
-	open(filepath.Dir(at))
-	return at
-}
-
-// image mounts a file system made in a file.
-func image(t *testing.T, dir, kind string, args ...string) string {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("only root can mount a file system")
-	}
-	file, at := filepath.Join(dir, "image"), filepath.Join(dir, kind)
-	must(os.WriteFile(file, nil, 0o600))
-	must(os.Truncate(file, 2<<30))
-	must(os.Mkdir(at, 0o755))
-	for _, cmd := range []*exec.Cmd{
-		exec.Command("mkfs."+kind, append(args, file)...),
-		exec.Command("mount", "-o", "loop", file, at),
-	} {
-		if errors.Is(cmd.Err, exec.ErrNotFound) {
-			t.Skipf("%v; apt-get install xfsprogs btrfs-progs", cmd.Err)
-		}
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", cmd, err, out)
-		}
-	}
-	t.Cleanup(func() { must(unix.Unmount(at, unix.MNT_DETACH)) })
-	return open(at)
-}
-
-// openFiles are the descriptors of this process for files below a directory.
-func openFiles(dir string) (names []string) {
-	fds, err := os.ReadDir("/proc/self/fd")
+	b, err := os.ReadFile(w.path(l.path()))
 	must(err)
-	for _, fd := range fds {
-		if to, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(to, dir+"/") {
-			names = append(names, to)
-		}
+	if half {
+		b = b[:(c.size+x.size)/2]
+		l.copying = c
 	}
-	return names
+	f, err := os.OpenFile(w.path(c.names[0]), os.O_WRONLY|os.O_APPEND, 0)
+	must(err)
+	_, err = f.Write(b[c.size:])
+	must(err)
+	f.Close()
+	c.size, c.data, c.partial = int64(len(b)), int64(len(b)), half
+	w.copyHolds(c, true)
+	w.tell("copy the rest: file %d of %d, %d bytes", c.id, x.id, len(b))
+}
+
+// truncate cuts a file.
+func (w *world) truncate(x *inode, size int64) {
+	w.tell("truncate file %d from %d to %d", x.id, x.size, size)
+	must(os.Truncate(w.path(x.names[0]), size))
+	if size >= x.size {
+		return
+	}
+	if size > 0 {
+		for _, l := range w.logs {
+			if l.copying != nil && l.copying.copyOf == x {
+				l.copying = nil // the program that copies has lost its place
+			}
+		}
+		w.witness.cuts(x, size)
+		x.era.records = slices.DeleteFunc(x.era.records, func(r *record) bool { return r.end() >= size })
+	} else {
+		w.witness.empties(x)
+		before := x.era
+		x.era = &era{file: x, begun: w.step}
+		if x.log != nil {
+			x.log.eras = append(x.log.eras, x.era)
+		}
+		w.witness.emptied(x, before)
+	}
+	x.size, x.data = size, size
+	x.allocated = x.allocated && size > 0
+}
+
+// replace puts a new file in the place of a log.
+func (w *world) replace(l *log, n int) {
+	const tmp = "logs/.new"
+	f, err := os.OpenFile(w.path(tmp), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	must(err)
+	must(f.Chmod(0o644))
+	f.Close()
+	x := w.add(tmp, l)
+	w.closeHandle(l)
+	handle, err := os.OpenFile(w.path(tmp), os.O_WRONLY|os.O_APPEND, 0)
+	must(err)
+	l.handle, l.to = handle, x
+	x.handles++
+	if n > 0 {
+		w.write(l, n, 20, true, false)
+	}
+	w.closeHandle(l)
+	w.tell("mv %s %s", tmp, l.path())
+	w.rename(tmp, l.path())
+}
+
+func (w *world) chmod(x *inode, readable bool) {
+	w.tell("chmod file %d readable=%v", x.id, readable)
+	must(os.Chmod(w.path(x.names[0]), map[bool]os.FileMode{true: 0o644, false: 0}[readable]))
+	x.readable, x.late = readable, true
 }
 
 // birth is when a file was born, in ns.
