@@ -36,6 +36,9 @@ const (
 	// headerBytes bounds the headers of a request; those of an API server take less
 	// than 1 KiB.
 	headerBytes = 16 << 10
+	// answerTimeout is how much longer an answer may take than the request. A write that runs
+	// out of time breaks the connection.
+	answerTimeout = 5 * time.Second
 	// farewell is how long the last requests may take once the server is told to end.
 	farewell = time.Minute
 )
@@ -53,8 +56,8 @@ type Options struct {
 	HTTP2 bool
 	// Connections is how many may be open at once.
 	Connections int
-	// Timeout is how long a request may take from the end of its headers to the end
-	// of the answer.
+	// Timeout is how long a request may take from the end of its headers to the beginning
+	// of the answer, which may take five seconds more.
 	Timeout time.Duration
 	// Log gets what clients do wrong, at most one line a second.
 	Log *slog.Logger
@@ -76,7 +79,7 @@ func New(o Options) *Server {
 		TLSConfig:         o.TLS,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       headerTimeout + o.Timeout,
-		WriteTimeout:      o.Timeout,
+		WriteTimeout:      o.Timeout + answerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    headerBytes,
 		ConnState:         newConnections(o.Connections).changed,
