@@ -59,7 +59,7 @@ type Options struct {
 	// Timeout is how long a request may take from the end of its headers to the beginning
 	// of the answer, which may take five seconds more.
 	Timeout time.Duration
-	// Log gets what clients do wrong, at most one line a second.
+	// Log gets what clients do wrong, at most ten lines a second.
 	Log *slog.Logger
 }
 
@@ -142,20 +142,26 @@ type seldom struct {
 	log *slog.Logger
 	now func() time.Time
 
-	mu      sync.Mutex
-	next    time.Time
-	skipped int
+	mu            sync.Mutex
+	since         time.Time // of this second
+	told, skipped int
 }
+
+// aSecond is how many lines are told in a second.
+const aSecond = 10
 
 func (s *seldom) Write(line []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	if now.Before(s.next) {
+	if now.Sub(s.since) >= time.Second {
+		s.since, s.told = now, 0
+	}
+	if s.told++; s.told > aSecond {
 		s.skipped++
 		return len(line), nil
 	}
 	s.log.Warn("http", "error", strings.TrimSpace(string(line)), "skipped", s.skipped)
-	s.next, s.skipped = now.Add(time.Second), 0
+	s.skipped = 0
 	return len(line), nil
 }
