@@ -23,10 +23,10 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata", UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true})
 }
 
-// cleaning removes the built program after the tests.
+// cleaning removes the compiled programs after the tests.
 type cleaning struct{ *testing.M }
 
 func (c cleaning) Run() int {
-	defer func() { os.RemoveAll(builtIn) }()
+	defer func() { os.RemoveAll(builds.dir) }()
 	return c.M.Run()
 }

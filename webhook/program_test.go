@@ -14,32 +14,38 @@ import (
 	"time"
 )
 
-// builtIn is the folder that it is built in.
-var builtIn string
+// builds are programs that were compiled for the tests, by their folder.
+var builds struct {
+	sync.Mutex
+	dir  string
+	made map[string]string
+}
 
-// built is the program as it is released, compiled once.
-var built = sync.OnceValues(func() (string, error) {
-	var err error
-	if builtIn, err = os.MkdirTemp("", "log-bridge-webhook-"); err != nil {
-		return "", err
-	}
-	program := filepath.Join(builtIn, "log-bridge-webhook")
-	cmd := exec.Command("go", "build", "-o", program, ".")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return program, nil
-})
-
-// program is the path of the real program.
-func program(t *testing.T) string {
+// compiled is the path of a real program, which is compiled once.
+func compiled(t *testing.T, folder string) string {
 	t.Helper()
-	path, err := built()
-	if err != nil {
-		t.Fatal(err)
+	builds.Lock()
+	defer builds.Unlock()
+	if path := builds.made[folder]; path != "" {
+		return path
 	}
+	if builds.made == nil {
+		dir, err := os.MkdirTemp("", "log-bridge-webhook-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		builds.dir, builds.made = dir, map[string]string{}
+	}
+	path := filepath.Join(builds.dir, fmt.Sprint("program-", len(builds.made)))
+	if out, err := exec.Command("go", "build", "-o", path, folder).CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	builds.made[folder] = path
 	return path
 }
+
+// program is the path of the real program.
+func program(t *testing.T) string { return compiled(t, ".") }
 
 // Ctrl-C and SIGTERM end a command at once, whether it waits for its input, computes, writes
 // to somebody who does not read, or waits for a cluster.

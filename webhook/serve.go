@@ -63,7 +63,7 @@ func serveFlags(o *options) *flag.FlagSet {
 	fs.DurationVar(&o.stay, "shutdown-delay", 10*time.Second, "how long to go on serving after SIGTERM, while /readyz already says no")
 
 	quantity(fs, &o.memory, "memory", "what the container may use; the Go runtime keeps to nine tenths of it, and reviews in memory to a sixteenth")
-	fs.DurationVar(&o.timeout, "review-timeout", 10*time.Second, "how long a review may take, body and answer included; the webhook's timeoutSeconds, since nobody listens after it")
+	fs.DurationVar(&o.timeout, "review-timeout", 10*time.Second, "how long a review may take, its body included; the webhook's timeoutSeconds, since nobody listens after it")
 	fs.IntVar(&o.connections, "connections", 250, "how many `CONNECTIONS` to the webhook's port may be open at once")
 	fs.BoolVar(&o.http2, "http2", false, "allow HTTP/2, which API servers do not use for webhooks")
 	fs.StringVar(&o.clientCA, "client-ca", "", "`FILE` with the authorities, PEM, that sign the API servers' client certificates; without it, whoever reaches the port may ask")

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -69,6 +70,43 @@ func TestClusterNames(t *testing.T) {
 	} {
 		if _, err := newCluster(name, t.TempDir()); (err == nil) != good {
 			t.Errorf("--name %q: have error %v, want one: %t", name, err, !good)
+		}
+	}
+}
+
+// An image that is packed is what the last stage of the project's own Dockerfiles says, of programs that are there.
+func TestPack(t *testing.T) {
+	folder := t.TempDir()
+	for _, program := range []string{"log-bridge", "log-bridge-webhook"} {
+		write(t, filepath.Join(folder, program), "the program\n")
+	}
+	for file, want := range map[string]image{
+		"Dockerfile.sidecar": {
+			config:  imageConfig{Env: []string{searchPath, "GOMAXPROCS=1"}, Entrypoint: []string{"/bin/log-bridge"}, WorkingDir: "/", User: "65532:65532"},
+			entries: []entry{{path: "/bin/log-bridge", file: filepath.Join(folder, "log-bridge")}},
+		},
+		"Dockerfile.webhook": {
+			config:  imageConfig{Env: []string{searchPath}, Entrypoint: []string{"/bin/log-bridge-webhook"}, WorkingDir: "/", User: "65532:65532"},
+			entries: []entry{{path: "/bin/log-bridge-webhook", file: filepath.Join(folder, "log-bridge-webhook")}},
+		},
+	} {
+		have, err := lastStage(filepath.Join("../..", file), folder)
+		if err != nil || !reflect.DeepEqual(have, want) {
+			t.Errorf("%s: have %+v, %v; want %+v", file, have, err, want)
+		}
+	}
+	for text, want := range map[string]string{
+		"FROM scratch\nRUN true\n":                            `the last stage has "RUN true"`,
+		"FROM scratch\nCOPY here /there\n":                    `the last stage has "COPY here /there"`,
+		"FROM scratch\nCOPY --from=b /bin/absent /bin/x\n":    "no such file",
+		"FROM scratch\nUSER 1\nFROM busybox\n":                `is from "busybox"`,
+		"FROM scratch\nENTRYPOINT /bin/sh\n":                  `the last stage has "ENTRYPOINT /bin/sh"`,
+		"FROM golang AS build\nRUN true\nFROM scratch AS x\n": `is from "scratch AS x"`,
+	} {
+		file := filepath.Join(t.TempDir(), "Dockerfile")
+		write(t, file, text)
+		if _, err := lastStage(file, folder); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: have %v, want %q", text, err, want)
 		}
 	}
 }

@@ -5,12 +5,14 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Addresses are the same in every cluster, because each has a network of its own.
@@ -79,6 +81,17 @@ func writeConfig(dir, name string) (token string, err error) {
 	}
 	files["service-accounts.key"] = string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}))
 
+	// What the API server shows to a webhook that asks who calls: a certificate that is its own authority.
+	template := &x509.Certificate{Subject: pkix.Name{CommonName: "kube-apiserver-webhooks"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, IsCA: true, BasicConstraintsValid: true}
+	signed, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return "", err
+	}
+	files["webhooks.crt"] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signed}))
+	files["admission.yaml"] = admissionConfig
+	files["webhooks.kubeconfig"] = webhooksConfig
+
 	for file, content := range files {
 		path := filepath.Join(dir, file)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -90,6 +103,26 @@ func writeConfig(dir, name string) (token string, err error) {
 	}
 	return token, nil
 }
+
+const admissionConfig = `apiVersion: apiserver.config.k8s.io/v1
+kind: AdmissionConfiguration
+plugins:
+- name: MutatingAdmissionWebhook
+  configuration:
+    apiVersion: apiserver.config.k8s.io/v1
+    kind: WebhookAdmissionConfiguration
+    kubeConfigFile: ` + configDir + `/webhooks.kubeconfig
+`
+
+// A user is chosen by the name of the Service that is called.
+const webhooksConfig = `apiVersion: v1
+kind: Config
+users:
+- name: "*.svc"
+  user:
+    client-certificate: ` + configDir + `/webhooks.crt
+    client-key: ` + configDir + `/service-accounts.key
+`
 
 func kubeconfig(name, server, authority, token string) string {
 	return fmt.Sprintf(`apiVersion: v1
@@ -133,6 +166,7 @@ var (
 		"--allow-privileged",
 		"--authorization-mode=Node,RBAC",
 		"--cert-dir=" + configDir + "/pki",
+		"--admission-control-config-file=" + configDir + "/admission.yaml",
 		"--enable-admission-plugins=NodeRestriction",
 		// Webhooks are called at their pods' addresses, without a detour over kube-proxy and its delay.
 		"--enable-aggregator-routing",

@@ -3,6 +3,7 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,7 @@ import (
 // make the same image, to the byte.
 type image struct {
 	name    string // repository and tag
+	arch    string // processor; that of this machine if empty
 	config  imageConfig
 	entries []entry
 }
@@ -30,6 +32,7 @@ type imageConfig struct {
 	Entrypoint []string
 	Cmd        []string
 	WorkingDir string
+	User       string `json:",omitempty"`
 }
 
 // An entry is a folder, a link or a copy of a file.
@@ -62,7 +65,7 @@ func (i image) write(path string) error {
 	}
 	diffID := fmt.Sprintf("%x", hash.Sum(nil))
 	config, err := json.Marshal(map[string]any{
-		"architecture": runtime.GOARCH,
+		"architecture": cmp.Or(i.arch, runtime.GOARCH),
 		"os":           "linux",
 		"config":       i.config,
 		"rootfs":       map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + diffID}},

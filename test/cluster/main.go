@@ -34,11 +34,14 @@ const usage = `cluster runs a real Kubernetes of one node on this machine, for t
   cluster build --file DOCKERFILE --tag NAME:TAG --output IMAGE-TAR [--build-arg KEY=VALUE]… CONTEXT
                                build an image; a base image golang, python, debian or busybox that the Dockerfile
                                takes as a default of an ARG is made from this machine
+  cluster pack --file DOCKERFILE --tag NAME:TAG --output IMAGE-TAR [--platform linux/ARCH] FOLDER
+                               make the image of a Dockerfile whose last stage is from scratch, of programs in a folder
+                               that are built already; needs no root
   cluster tool NAME            build a tool once and print its path: kubectl, helm, helm3, collector or golangci-lint;
                                or fetch busybox, a static one
   cluster install PACKAGE…     install Debian packages that tests run inside the node, where they are missing
 
-All verbs but build, tool and install take --name NAME (default "demo"), and --state DIR, the folder that holds the
+All verbs but build, pack, tool and install take --name NAME (default "demo"), and --state DIR, the folder that holds the
 clusters' files (default /var/lib/log-bridge-cluster). Compiled programs and image layers are kept in
 $XDG_CACHE_HOME/log-bridge. Progress goes to stderr, results to stdout.
 `
@@ -55,7 +58,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("want a verb: up, down, kubeconfig, load, exec, logs, build, tool or install; see cluster help")
+		return errors.New("want a verb: up, down, kubeconfig, load, exec, logs, build, pack, tool or install; see cluster help")
 	}
 	verb, args := args[0], args[1:]
 	flags := flag.NewFlagSet(verb, flag.ContinueOnError)
@@ -68,6 +71,8 @@ func run(ctx context.Context, args []string) error {
 		return runNode(ctx, args)
 	case "build":
 		return runBuild(ctx, flags, args)
+	case "pack":
+		return runPack(flags, args)
 	case "tool":
 		if len(args) != 1 {
 			return errors.New("tool: want one name: kubectl, helm, helm3, collector, golangci-lint or busybox")
@@ -125,5 +130,5 @@ func run(ctx context.Context, args []string) error {
 		fmt.Println(c.path("kubeconfig"))
 		return nil
 	}
-	return fmt.Errorf("no verb %q; want up, down, kubeconfig, load, exec, logs, build, tool or install; see cluster help", verb)
+	return fmt.Errorf("no verb %q; want up, down, kubeconfig, load, exec, logs, build, pack, tool or install; see cluster help", verb)
 }

@@ -202,6 +202,8 @@ func TestFailurePolicy(t *testing.T) {
 			{"down", down, "/works", asked(true, "x")},
 			{"slow", h, "/slow", asked(true, "x")},
 			{"panics", h, "/panics", asked(true, "x")},
+			{"busy", h, "/429", asked(true, "x")},
+			{"unavailable", h, "/503", asked(true, "x")},
 			{"7 MiB", h, "/works", asked(true, strings.Repeat("<", 5<<18))},
 		} {
 			t.Run(policy+" "+c.name, func(t *testing.T) {

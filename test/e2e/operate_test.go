@@ -15,7 +15,7 @@ func helm(t *testing.T, ns string, args ...string) (string, error) {
 }
 
 // another installs the chart a second time, as release another, and uninstalls it with the test.
-// Its parts are named another-log-bridge.
+// Its parts are named another-log-bridge. It serves its own namespace, too.
 func another(t *testing.T, ns string, values ...string) {
 	t.Helper()
 	t.Cleanup(func() {
@@ -24,7 +24,7 @@ func another(t *testing.T, ns string, values ...string) {
 		}
 	})
 	args := []string{"upgrade", "--install", "another", filepath.Join(bed.top, "charts/log-bridge"),
-		"--set", "image.tag=test", "--set", "webhook.image.tag=test", "--wait", "--timeout", "3m"}
+		"--set", "image.tag=test", "--set", "webhook.image.tag=test", "--set", "webhook.excludeOwnNamespace=false", "--wait", "--timeout", "3m"}
 	if _, err := helm(t, ns, append(args, values...)...); err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func TestHelmTest(t *testing.T) {
 	ns := namespace(t)
 	injected(t, ns, "before")
 	left := func() string {
-		return kubectl(t, "-n", "log-bridge", "get", "pods,serviceaccounts,roles,rolebindings", "-l", "app.kubernetes.io/component=test", "-o", "name")
+		return kubectl(t, "get", "-A", "pods,serviceaccounts,roles,rolebindings", "-l", "app.kubernetes.io/component=test", "-o", "name")
 	}
 	if out, err := helm(t, "log-bridge", "test", "log-bridge", "--timeout", "3m"); err != nil || !strings.Contains(out, "Succeeded") {
 		t.Errorf("helm test: %v\n%s", err, out)
@@ -259,7 +259,7 @@ func TestHelm3(t *testing.T) {
 		}
 	})
 	upgrade := []string{"upgrade", "--install", "another", filepath.Join(bed.top, "charts/log-bridge"),
-		"--set", "image.tag=test", "--set", "webhook.image.tag=test", "--wait", "--timeout", "3m"}
+		"--set", "webhook.excludeOwnNamespace=false", "--set", "image.tag=test", "--set", "webhook.image.tag=test", "--wait", "--timeout", "3m"}
 	three(upgrade...)
 	injected(t, ns, "by what Helm 3 has installed")
 	first := bundle()

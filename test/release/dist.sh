@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # dist.sh VERSION: everything that a release consists of, in dist/VERSION, without a registry and without a key:
-# programs and images for two architectures, the chart, lists of components, checksums. Then it looks at what it made.
+# programs and images for two architectures, the chart, lists of components, provenance, checksums. Then it looks at what
+# it made. It needs no root: the images are made of the programs, by the last stage of the Dockerfiles.
 #
 # One number is everywhere: of the tag v1.2.3, the programs say 1.2.3, the images have the tag 1.2.3, and so has the chart as
 # its version and appVersion, which is the images' tag where nobody sets another.
@@ -28,8 +29,10 @@ for arch in $architectures; do
 		mkdir -p "$out/programs/$arch"
 		CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -ldflags "-s -w -X main.version=$version" \
 			-o "$out/programs/$arch/$program" "./${sources[$program]}"
-		"$cluster" build --file "Dockerfile.${sources[$program]}" --tag "ghcr.io/log-bridge/$program:$version" \
-			--build-arg "VERSION=$version" --platform "linux/$arch" --output "$out/$program-image-$arch.tar" .
+		# Its time is part of the image.
+		touch --date="@$time" "$out/programs/$arch/$program"
+		"$cluster" pack --file "Dockerfile.${sources[$program]}" --tag "ghcr.io/log-bridge/$program:$version" \
+			--platform "linux/$arch" --output "$out/$program-image-$arch.tar" "$out/programs/$arch"
 	done
 	cp LICENSE README.md "$out/programs/$arch/"
 	tar --create --sort=name --mtime="@$time" --owner=0 --group=0 --numeric-owner --directory "$out/programs/$arch" . |
@@ -44,7 +47,25 @@ done
 echo "the chart …"
 helm=$("$cluster" tool helm)
 "$helm" package charts/log-bridge --version "$version" --app-version "$version" --destination "$out" > /dev/null
-(cd "$out" && sha256sum -- *.tar.gz *.tgz *.cdx.json *.tar > SHA256SUMS)
+
+# Where it comes from, as SLSA wants it told (https://slsa.dev/spec/v1.0/provenance): the predicate of an attestation whose
+# subjects are an image, or SHA256SUMS. Who signs it makes it true: the release workflow, which says who it is in BUILDER.
+source=git+https://github.com/log-bridge/log-bridge@refs/tags/v$version
+cat > "$out/provenance.json" <<EOF
+{
+  "buildDefinition": {
+    "buildType": "https://github.com/log-bridge/log-bridge/blob/main/docs/releasing.md#provenance",
+    "externalParameters": { "source": "$source", "version": "$version" },
+    "internalParameters": { "go": "$(go env GOVERSION)", "clean": $(git diff --quiet HEAD && echo true || echo false) },
+    "resolvedDependencies": [{ "uri": "$source", "digest": { "gitCommit": "$(git rev-parse HEAD)" } }]
+  },
+  "runDetails": {
+    "builder": { "id": "${BUILDER:-https://github.com/log-bridge/log-bridge/blob/main/docs/releasing.md#without-github}" },
+    "metadata": { "invocationId": "${INVOCATION:-by hand}" }
+  }
+}
+EOF
+(cd "$out" && sha256sum -- *.tar.gz *.tgz *.cdx.json *.tar provenance.json > SHA256SUMS)
 
 # What follows makes sure that it is what it is called.
 fail() {
@@ -61,6 +82,9 @@ for arch in $architectures; do
 		go version -m "$check/$arch/$program" | grep -q "GOARCH=$arch$" || fail "$program for $arch is for another architecture"
 		readelf --file-header "$check/$arch/$program" | grep -iq "Machine:.*${machines[$arch]}" || fail "$program for $arch is for another machine"
 		readelf --program-headers "$check/$arch/$program" | grep -q INTERP && fail "$program for $arch needs shared libraries"
+		layer=$(tar --extract --to-stdout --file "$out/$program-image-$arch.tar" manifest.json | sed 's/.*"Layers":\["\([^"]*\)".*/\1/')
+		tar --extract --to-stdout --file "$out/$program-image-$arch.tar" "$layer" | tar --extract --to-stdout "bin/$program" |
+			cmp --silent - "$check/$arch/$program" || fail "the image of $program for $arch holds another program"
 		config=$(tar --extract --to-stdout --file "$out/$program-image-$arch.tar" manifest.json | sed 's/.*"Config":"\([^"]*\)".*/\1/')
 		tar --extract --to-stdout --file "$out/$program-image-$arch.tar" "$config" | grep -q "\"architecture\":\"$arch\"" ||
 			fail "the image of $program for $arch is for another architecture"

@@ -36,6 +36,9 @@ const (
 	// headerBytes bounds the headers of a request; those of an API server take less
 	// than 1 KiB.
 	headerBytes = 16 << 10
+	// answerTimeout is how much longer an answer may take than the request. A write that runs
+	// out of time breaks the connection.
+	answerTimeout = 5 * time.Second
 	// farewell is how long the last requests may take once the server is told to end.
 	farewell = time.Minute
 )
@@ -53,10 +56,10 @@ type Options struct {
 	HTTP2 bool
 	// Connections is how many may be open at once.
 	Connections int
-	// Timeout is how long a request may take from the end of its headers to the end
-	// of the answer.
+	// Timeout is how long a request may take from the end of its headers to the beginning
+	// of the answer, which may take five seconds more.
 	Timeout time.Duration
-	// Log gets what clients do wrong, at most one line a second.
+	// Log gets what clients do wrong, at most ten lines a second.
 	Log *slog.Logger
 }
 
@@ -76,7 +79,7 @@ func New(o Options) *Server {
 		TLSConfig:         o.TLS,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       headerTimeout + o.Timeout,
-		WriteTimeout:      o.Timeout,
+		WriteTimeout:      o.Timeout + answerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    headerBytes,
 		ConnState:         newConnections(o.Connections).changed,
@@ -139,20 +142,26 @@ type seldom struct {
 	log *slog.Logger
 	now func() time.Time
 
-	mu      sync.Mutex
-	next    time.Time
-	skipped int
+	mu            sync.Mutex
+	since         time.Time // of this second
+	told, skipped int
 }
+
+// aSecond is how many lines are told in a second.
+const aSecond = 10
 
 func (s *seldom) Write(line []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	if now.Before(s.next) {
+	if now.Sub(s.since) >= time.Second {
+		s.since, s.told = now, 0
+	}
+	if s.told++; s.told > aSecond {
 		s.skipped++
 		return len(line), nil
 	}
 	s.log.Warn("http", "error", strings.TrimSpace(string(line)), "skipped", s.skipped)
-	s.next, s.skipped = now.Add(time.Second), 0
+	s.skipped = 0
 	return len(line), nil
 }

@@ -219,12 +219,17 @@ func (s *survey) certificate(ctx context.Context, pod *corev1.Pod, dnsName strin
 	err := s.forward(ctx, pod, "webhook", func(address string) error {
 		// A whole request, to which the answer is 404: a handshake alone would be an error in the
 		// webhook's log. judge verifies, and so tells a bad certificate from a bad network.
-		answer, err := ask(ctx, "https://"+address+"/", &tls.Config{InsecureSkipVerify: true, ServerName: dnsName, MinVersion: tls.VersionTLS12})
-		if err != nil {
+		answer, err := ask(ctx, "https://"+address+"/", &tls.Config{InsecureSkipVerify: true, ServerName: dnsName, MinVersion: tls.VersionTLS12,
+			VerifyConnection: func(state tls.ConnectionState) error {
+				shown = state.PeerCertificates
+				return nil
+			}})
+		if err == nil {
+			answer.Body.Close()
+		} else if len(shown) == 0 {
+			// Otherwise it wants a client certificate, which only API servers have.
 			return fmt.Errorf("the certificate of pod %s: %w", pod.Name, err)
 		}
-		defer answer.Body.Close()
-		shown = answer.TLS.PeerCertificates
 		return nil
 	})
 	s.forbidden(err, pod.Namespace, "Pod/"+pod.Name, "whether the API server accepts its certificate is not known")

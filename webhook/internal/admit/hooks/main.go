@@ -76,6 +76,14 @@ func run() error {
 			handler.ServeHTTP(w, r)
 		})
 	}
+	// What the server answers where it is too busy to decide.
+	for path, status := range map[string]int{"/429": http.StatusTooManyRequests, "/503": http.StatusServiceUnavailable} {
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Println(path)
+			w.Header().Set("Retry-After", "1")
+			http.Error(w, "too many reviews at once", status)
+		})
+	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
