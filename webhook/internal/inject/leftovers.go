@@ -118,7 +118,7 @@ func (p *planner) checkParts() {
 		switch {
 		case s.Name == contract.Container:
 			continue
-		case isSeeder(s.Container):
+		case isSeeder(*s.Container):
 			for _, arg := range s.Command[2:] {
 				seeded[strings.ReplaceAll(arg, "$$", "$")] = true
 			}
@@ -146,9 +146,9 @@ func (p *planner) checkParts() {
 	}
 }
 
-// isSeeder recognises a seeding container of ours.
-func isSeeder(c *corev1.Container) bool {
-	return len(c.Command) > 1 && c.Command[0] == seedBinary && c.Command[1] == "seed"
+// isSeeder recognises our seeding containers in an injected pod.
+func isSeeder(c corev1.Container) bool {
+	return strings.HasPrefix(c.Name, contract.SeedContainerPrefix) && len(c.Command) > 1 && c.Command[0] == seedBinary && c.Command[1] == "seed"
 }
 
 // checkNames refuses a pod that uses our names for something else, and one in which
