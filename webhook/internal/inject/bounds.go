@@ -194,8 +194,10 @@ func (m *meter) scalar(s []byte) {
 	default:
 		return
 	}
-	if m.quantity == "" && !comparable(string(unescaped(s))) {
-		m.quantity = string(say("%s: %s", string(m.name), string(s)))
+	// A text of any length is not copied: each of its characters may have six bytes here.
+	begin := s[:min(len(s), 6*maxQuantity+1)]
+	if m.quantity == "" && (len(begin) < len(s) || !comparable(string(unescaped(s)))) {
+		m.quantity = string(say("%s: %s", string(m.name), string(begin)))
 	}
 }
 
