@@ -156,22 +156,21 @@ func (e *environment) add(vars []corev1.EnvVar, names map[string]bool) (suffix s
 	if e.by == nil {
 		e.by, e.given, e.last = map[string][]corev1.EnvVar{}, map[string]string{}, map[string]int{}
 	}
-	// Suffixes before the last one mostly mean something else, and trying each would take the
-	// square of their number.
 	n := 1
-	for _, v := range vars {
-		n = max(n, e.last[v.Name])
-	}
-	for ; ; n++ {
-		if suffix = ""; n > 1 {
-			suffix = fmt.Sprintf("_%d", n)
+	if !e.fits(vars, names, "") {
+		// Suffixes before the last one mostly mean something else, and trying each would take
+		// the square of their number.
+		n = 2
+		for _, v := range vars {
+			n = max(n, e.last[v.Name])
 		}
-		if e.fits(vars, names, suffix) {
-			break
+		for !e.fits(vars, names, numbered(n)) {
+			n++
 		}
+		suffix = numbered(n)
 	}
 	for _, v := range vars {
-		e.last[v.Name] = n
+		e.last[v.Name] = max(n, e.last[v.Name])
 	}
 	there := map[string]bool{}
 	for _, v := range vars {
@@ -187,6 +186,8 @@ func (e *environment) add(vars []corev1.EnvVar, names map[string]bool) (suffix s
 	}
 	return suffix
 }
+
+func numbered(n int) string { return fmt.Sprintf("_%d", n) }
 
 // fits says whether variables, with a suffix to their names, mean what variables of
 // these names already mean in the sidecar.
