@@ -77,6 +77,9 @@ func TestMistakeToldAtApply(t *testing.T) {
 		`{log-bridge.dev/files: /a, log-bridge.dev/cpu-request: "0"}`:              "",
 		`{log-bridge.dev/files: /a, log-bridge.dev/cpu-limit: lots}`:               `log-bridge.dev/cpu-limit: "lots" is not a quantity above zero`,
 		`{log-bridge.dev/files: /a, log-bridge.dev/run-as-user: root}`:             `log-bridge.dev/run-as-user: "root" is not a numeric id`,
+		`{log-bridge.dev/files: /a, log-bridge.dev/run-as-user: "-0"}`:             `log-bridge.dev/run-as-user: "-0" is not a numeric id`,
+		`{log-bridge.dev/files: /a, log-bridge.dev/memory-limit: 1e999999999}`:     `log-bridge.dev/memory-limit: "1e999999999" is not a quantity above zero`,
+		`{log-bridge.dev/files: '/a\b'}`:                                           "is not the path of a file",
 		`{log-bridge.dev/files: /a, log-bridge.dev/inject: "no"}`:                  `log-bridge.dev/inject: "no" is none of true, false`,
 		`{log-bridge.dev/files: "/a.log,\n app : /b/*.log ,\n/c/**/[a-z]?.log"}`:   "",
 		`{log-bridge.dev/files: "/with:colon", log-bridge.dev/memory-limit: 64Mi}`: "",
@@ -94,7 +97,7 @@ func TestMistakeToldAtApply(t *testing.T) {
 // Whatever the sidecar's own parser takes, the policy takes too.
 func TestPolicyIsNotStricter(t *testing.T) {
 	ns := namespace(t)
-	for _, entry := range []string{"/a", "//a", "/./a", "/a..b/..c", "/a b", "/ä", "a:/b", "a-1 :  /b", `/a\[b`, "/a'b", "/[[]x", "/a/.b", "/...", "/a:b"} {
+	for _, entry := range []string{"/a", "//a", "/./a", "/a..b/..c", "/a b", "/ä", "a:/b", "a-1 :  /b", `/"x".log`, "a\u00a0:\u2003/b", "/dev/shm/x", "/a'b", "/[[]x", "/a/.b", "/...", "/a:b"} {
 		if _, err := contract.ParseEntries(entry); err != nil {
 			t.Errorf("%q is no good example: %v", entry, err)
 		}

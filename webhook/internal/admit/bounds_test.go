@@ -108,6 +108,28 @@ var dimensions = []struct {
 				"volumeMounts": []any{object{"name": "v", "mountPath": "/m", "subPathExpr": "$(A)"}}})
 		})
 	}},
+	{"mounts that need a long variable", 3000, func(h *hostile, n int) {
+		h.files = append(h.files, "/m/**/x")
+		for i := range 60 {
+			h.env = append(h.env, object{"name": "A" + strconv.Itoa(i), "value": strings.Repeat("$(", 2000)})
+		}
+		h.each(n, func(i string) {
+			expr := "$(A0)"
+			for j := range 12 {
+				if k := len(h.mounts); k>>j&1 == 1 {
+					expr += "$(A" + strconv.Itoa(j+1) + ")"
+				}
+			}
+			h.mounts = append(h.mounts, object{"name": "v", "mountPath": "/m/" + i, "subPathExpr": expr})
+		})
+	}},
+	{"containers that share a name and have one of their own", 250, func(h *hostile, n int) {
+		h.each(n, func(i string) {
+			h.files = append(h.files, "c"+i+":/m/x")
+			h.containers = append(h.containers, object{"name": "c" + i, "env": []any{object{"name": "A", "value": i}, object{"name": "B" + i, "value": i}},
+				"volumeMounts": []any{object{"name": "v", "mountPath": "/m", "subPathExpr": "$(A)$(B" + i + ")"}}})
+		})
+	}},
 	{"variables", 7000, func(h *hostile, n int) {
 		h.variable("$(V" + strconv.Itoa(n) + ")")
 		h.each(n, func(i string) { h.env = append(h.env, object{"name": "V" + i, "value": "x"}) })
@@ -142,6 +164,7 @@ var dimensions = []struct {
 		h.each(n, func(i string) { h.containers = append(h.containers, object{"name": "c" + i}) })
 	}},
 	{"containers of nothing", 1 << 19, func(h *hostile, n int) { h.each(n, func(string) { h.containers = append(h.containers, object{}) }) }},
+	{"containers that are null", 1 << 19, func(h *hostile, n int) { h.each(n, func(string) { h.init = append(h.init, nil) }) }},
 	{"init containers of nothing", 1 << 19, func(h *hostile, n int) { h.each(n, func(string) { h.init = append(h.init, object{}) }) }},
 	{"containers that are seeded", 250, func(h *hostile, n int) {
 		h.each(n, func(i string) {

@@ -116,14 +116,11 @@ func (m *meter) next() bool {
 	switch {
 	case c == '{' || c == '[':
 		m.count()
-		if depth := len(m.levels); depth == 3 && c == '{' {
-			switch m.levels[2] {
-			case "containers", "initContainers", "ephemeralContainers":
-				m.containers++
-			}
-		}
 		m.levels = append(m.levels, string(m.name))
 		m.name = nil
+		if c == '[' && m.listsContainers() && !bytes.HasPrefix(bytes.TrimLeft(m.text[m.at:min(m.at+16, len(m.text))], " \t\r\n"), []byte("]")) {
+			m.containers++
+		}
 	case c == '}' || c == ']':
 		if len(m.levels) > 0 {
 			m.levels = m.levels[:len(m.levels)-1]
@@ -132,6 +129,10 @@ func (m *meter) next() bool {
 	case c == ',':
 		m.count()
 		m.name = nil
+		// A null takes as much memory as an object.
+		if m.listsContainers() {
+			m.containers++
+		}
 	case c == '"':
 		end := closing(m.text, m.at)
 		s := m.text[m.at:end]
@@ -149,6 +150,11 @@ func (m *meter) next() bool {
 		m.scalar(m.text[begin:m.at])
 	}
 	return true
+}
+
+// listsContainers says whether the place is in one of the pod's lists of containers.
+func (m *meter) listsContainers() bool {
+	return len(m.levels) == 3 && m.levels[1] == "spec" && (m.levels[2] == "containers" || m.levels[2] == "initContainers" || m.levels[2] == "ephemeralContainers")
 }
 
 // count counts a value. What the API server notes about fields that somebody manages is
@@ -188,8 +194,10 @@ func (m *meter) scalar(s []byte) {
 	default:
 		return
 	}
-	if m.quantity == "" && !comparable(string(unescaped(s))) {
-		m.quantity = string(say("%s: %s", string(m.name), string(s)))
+	// A text of any length is not copied: each of its characters may have six bytes here.
+	begin := s[:min(len(s), 6*maxQuantity+1)]
+	if m.quantity == "" && (len(begin) < len(s) || !comparable(string(unescaped(s)))) {
+		m.quantity = string(say("%s: %s", string(m.name), string(begin)))
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 type environment struct {
 	list []corev1.EnvVar
 	by   map[string][]corev1.EnvVar
-	// suffixes that were given to the variables of a container, and the number of the last
-	// one for variables of the same names.
+	// given are the suffixes of what containers need, and last the number of the last one that
+	// a name got.
 	given map[string]string
 	last  map[string]int
 	size  int
@@ -24,6 +24,30 @@ type environment struct {
 type variables struct {
 	all []corev1.EnvVar
 	by  map[string][]int
+	// refer is what the value of each refers to, found when it is first asked for.
+	refer map[int]reference
+}
+
+// reference is what a value refers to: variables of the container, and the first name that
+// is none.
+type reference struct {
+	defined   []string
+	undefined string
+}
+
+func (v *variables) references(at int) reference {
+	r, ok := v.refer[at]
+	if !ok {
+		for _, name := range references(v.all[at].Value) {
+			if len(v.by[name]) > 0 {
+				r.defined = append(r.defined, name)
+			} else if r.undefined == "" {
+				r.undefined = name
+			}
+		}
+		v.refer[at] = r
+	}
+	return r
 }
 
 func (p *planner) variablesOf(s source) *variables {
@@ -33,7 +57,7 @@ func (p *planner) variablesOf(s source) *variables {
 	if p.vars == nil {
 		p.vars = map[string]*variables{}
 	}
-	v := &variables{all: s.Env, by: make(map[string][]int, len(s.Env))}
+	v := &variables{all: s.Env, by: make(map[string][]int, len(s.Env)), refer: map[int]reference{}}
 	for i, e := range s.Env {
 		v.by[e.Name] = append(v.by[e.Name], i)
 	}
@@ -106,12 +130,15 @@ func (v *variables) of(expr string, envFrom bool) (need map[string]bool, indices
 			if len(e.Value) > MaxAdded {
 				return nil, nil, sentence("the value of %s has %d bytes; use a shorter one", e.Name, len(e.Value))
 			}
-			for _, name := range references(e.Value) {
-				defined := len(v.by[name]) > 0
-				if !defined && envFrom {
-					return nil, nil, sentence("%s refers to $(%s), which is not in the container's env; if it comes from envFrom, the sidecar cannot be given it alone, so define %s in env", e.Name, name, name)
-				}
-				if defined && !need[name] {
+			r := v.references(at)
+			if name := r.undefined; name != "" && envFrom {
+				return nil, nil, sentence("%s refers to $(%s), which is not in the container's env; if it comes from envFrom, the sidecar cannot be given it alone, so define %s in env", e.Name, name, name)
+			}
+			if len(r.defined) > maxVariables {
+				return nil, nil, sentence("it needs more than %d variables; use fewer", maxVariables)
+			}
+			for _, name := range r.defined {
+				if !need[name] {
 					need[name] = true
 					queue = append(queue, name)
 				}
@@ -129,22 +156,22 @@ func (e *environment) add(vars []corev1.EnvVar, names map[string]bool) (suffix s
 	if e.by == nil {
 		e.by, e.given, e.last = map[string][]corev1.EnvVar{}, map[string]string{}, map[string]int{}
 	}
-	// Suffixes that earlier variables of these names got would be tried in vain, unless those
-	// mean the same: then they are the last.
-	var same strings.Builder
+	n := 1
+	if !e.fits(vars, names, "") {
+		// Suffixes before the last one mostly mean something else, and trying each would take
+		// the square of their number.
+		n = 2
+		for _, v := range vars {
+			n = max(n, e.last[v.Name])
+		}
+		for !e.fits(vars, names, numbered(n)) {
+			n++
+		}
+		suffix = numbered(n)
+	}
 	for _, v := range vars {
-		same.WriteString(v.Name + "\x00")
+		e.last[v.Name] = max(n, e.last[v.Name])
 	}
-	n := max(e.last[same.String()], 1)
-	for ; ; n++ {
-		if suffix = ""; n > 1 {
-			suffix = fmt.Sprintf("_%d", n)
-		}
-		if e.fits(vars, names, suffix) {
-			break
-		}
-	}
-	e.last[same.String()] = n
 	there := map[string]bool{}
 	for _, v := range vars {
 		there[v.Name] = len(e.by[v.Name+suffix]) > 0
@@ -159,6 +186,8 @@ func (e *environment) add(vars []corev1.EnvVar, names map[string]bool) (suffix s
 	}
 	return suffix
 }
+
+func numbered(n int) string { return fmt.Sprintf("_%d", n) }
 
 // fits says whether variables, with a suffix to their names, mean what variables of
 // these names already mean in the sidecar.

@@ -146,7 +146,7 @@ func (p *planner) checkParts() {
 	}
 }
 
-// isSeeder recognises a seeding container of ours.
+// isSeeder recognises our seeding containers in an injected pod.
 func isSeeder(c *corev1.Container) bool {
 	return strings.HasPrefix(c.Name, contract.SeedContainerPrefix) && len(c.Command) > 1 && c.Command[0] == seedBinary && c.Command[1] == "seed"
 }
