@@ -354,9 +354,9 @@ spec:
 		ns := namespace(t)
 		h.configureAgain(t, "Never", "z-old-types", ns, "/old-types")
 		works(ns)
-		out := apply(t, ns, pods)
-		if n := strings.Count(out, "another webhook dropped restartPolicy of container log-bridge"); n != 2 {
-			t.Errorf("warned %d times, want twice:\n%s", n, out)
+		// kubectl prints a warning that comes twice only once.
+		if out := apply(t, ns, pods); !strings.Contains(out, "another webhook dropped restartPolicy of container log-bridge") {
+			t.Errorf("no warning:\n%s", out)
 		}
 		for _, pod := range []string{"emptydir", "file"} {
 			equalLines(t, lines(t, "the line", atLeast(1), "-n", ns, pod, "-c", "log-bridge"), []string{"line"})

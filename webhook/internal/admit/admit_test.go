@@ -179,6 +179,13 @@ func TestNamesWhoInjected(t *testing.T) {
 	if !strings.Contains(s.log.String(), `by="logs/other 0.9"`) {
 		t.Errorf("the log does not name the release:\n%s", &s.log)
 	}
+	// Anybody can write a status.
+	s.log.Reset()
+	s.ask(t, `{"metadata":{"annotations":{"log-bridge.dev/files":"/a","log-bridge.dev/status":"{\"version\":\"`+strings.Repeat("x", 100_000)+`\"}"}},
+		"spec":{"containers":[{"name":"app","image":"x"}],"initContainers":[{"name":"log-bridge","restartPolicy":"Always","volumeMounts":[{"name":"log-bridge","mountPath":"/log-bridge"}]}]}}`)
+	if n := s.log.Len(); n == 0 || n > 2000 {
+		t.Errorf("a log line of %d bytes", n)
+	}
 }
 
 func TestOtherObjectsAreAdmitted(t *testing.T) {

@@ -25,9 +25,10 @@ type Status struct {
 	Notes   []string `json:"notes,omitempty"`
 }
 
-// by names who wrote the status, for a log.
+// by names who wrote the status, for a log. Anybody can write one, so it is cut.
 func (s Status) by() string {
-	return strings.TrimSpace(s.Release + " " + s.Version)
+	text := strings.TrimSpace(s.Release + " " + s.Version)
+	return text[:min(len(text), 200)]
 }
 
 // operations are written by hand, each an addition, against the pod as the API
