@@ -116,7 +116,7 @@ var Codes = []Row{
 	{LB0202, Mistake, "Foreign container named log-bridge", "Rename it: the sidecar has this name."},
 	{LB0203, Mistake, "Foreign volume named log-bridge", "Rename it: the sidecar's volume has this name."},
 	{LB0204, Mistake, "kubectl.kubernetes.io/default-container names no container of the pod", "Correct it, or name the container in the entry."},
-	{LB0210, Warning, "Container that mounts log-bridge's volume before the sidecar starts", "Another webhook has added it. Let that webhook's configuration come first in the order of names, or have it add the container without the application's mounts."},
+	{LB0210, Warning, "Container that mounts log-bridge's volume before the sidecar starts", "Another webhook has added it. Where it saw a directory in place of a file, the kubelet cannot start it a second time. Let that webhook's configuration come first in the order of names, or have it add the container without the application's mounts."},
 	{LB0211, Mistake, "Seeding container before the sidecar", "Another webhook has changed the order of the init containers. It has to keep it."},
 	{LB0301, Mistake, "Volume that cannot hold logs", "Let the application write elsewhere, or mount an emptyDir there."},
 	{LB0302, Mistake, "Volume that the container mounts read-only", "Name the container that writes the file."},
