@@ -152,7 +152,7 @@ var Codes = []Row{
 	{LB0207, Mistake, "Pod that is too large", "Make it smaller. A pod has at most 3 MiB of JSON, 30,000 fields and items, and 1,000 containers."},
 	{LB0208, Mistake, "Name that is too long", "Shorten it. Kubernetes takes 63 characters for containers and volumes."},
 	{LB0209, Mistake, "Additions that are too large", "Write fewer files, or globs for many."},
-	{LB0210, Warning, "Container that mounts log-bridge's volume before the sidecar starts", "Another webhook has added it. Let that webhook's configuration come first in the order of names, or have it add the container without the application's mounts."},
+	{LB0210, Warning, "Container that mounts log-bridge's volume before the sidecar starts", "Another webhook has added it. Where it saw a directory in place of a file, the kubelet cannot start it a second time. Let that webhook's configuration come first in the order of names, or have it add the container without the application's mounts."},
 	{LB0211, Mistake, "Seeding container before the sidecar", "Another webhook has changed the order of the init containers. It has to keep it."},
 	{LB0301, Mistake, "Volume that cannot hold logs", "Let the application write elsewhere, or mount an emptyDir there."},
 	{LB0302, Mistake, "Volume that the container mounts read-only", "Name the container that writes the file."},
