@@ -95,6 +95,8 @@ type Store struct {
 	free  []int // pairs without a record
 	first bool
 	birth int64
+	seen  *os.File // whose date SeenAt sets; nil: it cannot be had
+	left  int64
 	buf   [SlotSize]byte
 	turn  []byte // for each pair, which slot is written next
 }
@@ -135,6 +137,7 @@ func Open(dir string) (*Store, map[int]Record, error) {
 		return nil, nil, fmt.Errorf("open the checkpoint: %w", err)
 	}
 	s := &Store{f: f, first: st.Size() == 0, birth: birth(f)}
+	s.openSeen(filepath.Join(dir, "seen"))
 	s.slots = int((st.Size() + 2*SlotSize - 1) / (2 * SlotSize))
 	s.turn = make([]byte, s.slots)
 	records := map[int]Record{}
@@ -178,6 +181,35 @@ func birth(f *os.File) int64 {
 // clock that stamps files. Where the file system does not tell, or nothing is kept, it is the end
 // of all times.
 func (s *Store) Birth() int64 { return s.birth }
+
+// Left is the time of the last SeenAt before the checkpoint was opened, in ns since 1970; 0 if it is not known.
+func (s *Store) Left() int64 { return s.left }
+
+// openSeen opens the file whose date is that of the last SeenAt. It is not the checkpoint, which every record dates.
+func (s *Store) openSeen(name string) {
+	const flags = os.O_RDWR | unix.O_NOFOLLOW | unix.O_NONBLOCK
+	f, err := os.OpenFile(name, flags, 0)
+	if err == nil {
+		if st, err := f.Stat(); err == nil {
+			s.left = st.ModTime().UnixNano()
+		}
+	} else if f, err = os.OpenFile(name, flags|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
+		return
+	}
+	s.seen = f
+}
+
+// SeenAt notes that until t, in ns since 1970, the sidecar saw what happened.
+func (s *Store) SeenAt(t int64) error {
+	if s.seen == nil {
+		return nil
+	}
+	times := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(t)}
+	if err := unix.UtimesNanoAt(int(s.seen.Fd()), "", times[:], unix.AT_EMPTY_PATH); err != nil {
+		return fmt.Errorf("date %s: %w", s.seen.Name(), err)
+	}
+	return nil
+}
 
 // First says whether there was no checkpoint at all: the sidecar's first start.
 func (s *Store) First() bool { return s.first }
@@ -230,6 +262,9 @@ func (s *Store) Sync() error {
 func (s *Store) Close() error {
 	if s.f == nil {
 		return nil
+	}
+	if s.seen != nil {
+		s.seen.Close()
 	}
 	return s.f.Close()
 }

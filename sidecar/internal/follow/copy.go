@@ -63,6 +63,22 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 		x.original = nil
 		return false
 	}
+	if x.missed {
+		switch f.likeFinished(x, st.Size) {
+		case likely:
+			f.settle(x)
+			return true
+		case perhaps:
+			if x.held.IsZero() || st.Size != x.heldSize {
+				x.held, x.heldSize = now, st.Size
+			}
+			if !ending && now.Sub(x.held) < heldFor {
+				return true
+			}
+		case unlike:
+		}
+		x.missed, x.held = false, time.Time{}
+	}
 	var original *file
 	wait := false
 	for _, k := range f.open {
@@ -119,6 +135,25 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 	x.original, x.own = nil, true
 	x.Flags &^= checkpoint.Held
 	return false
+}
+
+// likeFinished compares a file of size bytes, which is taken for a generation that was missed, with those of its name that are
+// finished: likely is that it is a copy of one, as logrotate's renamecopy makes it; perhaps, that it becomes one.
+func (f *Follower) likeFinished(x *file, size int64) likeness {
+	like := unlike
+	for _, c := range f.closed {
+		if c.Flags&checkpoint.Done == 0 || c.place() != x.place() || size > c.Offset || c.Offset == 0 || len(c.Head) == 0 {
+			continue
+		}
+		switch {
+		case !x.holds(c.Head[:min(size, int64(len(c.Head)))], 0):
+		case size < c.Offset:
+			like = max(like, perhaps)
+		case x.holds(c.Anchor, size-int64(len(c.Anchor))):
+			return likely
+		}
+	}
+	return like
 }
 
 // older says whether x was there before y, a file of size bytes, so that y may be its copy.
@@ -259,16 +294,21 @@ func (f *Follower) settleCopies(original *file) {
 		if c.original != original && !unknown || c.Flags&checkpoint.Copy != 0 {
 			continue
 		}
-		st, err := c.stat()
-		if err != nil {
-			continue
-		}
-		c.original = nil
-		c.Flags |= checkpoint.Copy
-		c.Offset, c.search = st.Size, search{}
-		if err := f.startsHere(c); err != nil {
-			f.readFailed(c, err)
-		}
-		f.keep(c)
+		f.settle(c)
 	}
+}
+
+// settle notes that all of a file is a copy of what was delivered.
+func (f *Follower) settle(c *file) {
+	st, err := c.stat()
+	if err != nil {
+		return
+	}
+	c.original = nil
+	c.Flags |= checkpoint.Copy
+	c.Offset, c.search = st.Size, search{}
+	if err := f.startsHere(c); err != nil {
+		f.readFailed(c, err)
+	}
+	f.keep(c)
 }

@@ -28,13 +28,14 @@ func (f *Follower) look(now time.Time) {
 		f.order()
 		return
 	}
-	f.stale, f.crowded, f.lastFullLook = false, false, now
+	f.stale, f.crowded, f.young, f.lastFullLook = false, false, false, now
 	for again := true; again; {
 		f.round++
 		f.settled = true
 		clear(f.alias)
 		f.refused = 0
 		begun := time.Now()
+		f.begun = begun.UnixNano()
 		for name, d := range f.dirs {
 			d.found = stampOf(name) // before it is listed, lest a change in between go unseen
 		}
@@ -67,6 +68,8 @@ func (f *Follower) look(now time.Time) {
 		again = f.watch()
 		f.settled = f.settled && !f.hidden && f.dirsTell(begun)
 	}
+	// What was made until now is told by what is found; the clock that dates files is late by a tick.
+	_ = f.store.SeenAt(f.begun - int64(stampAge))
 	f.looked = true
 	if f.first {
 		f.first = false
@@ -112,15 +115,23 @@ func (f *Follower) dirsAreAsBefore() bool {
 // when it took them, by the wall clock.
 func (f *Follower) dirsTell(begun time.Time) bool {
 	for name, d := range f.dirs {
-		age := stampAge
-		if d.found.changed%1e9 == 0 {
-			age = coarseStampAge
+		if d.found == (stamp{}) || begun.UnixNano()-d.found.changed < int64(d.found.age()) {
+			f.young = true
+			return false
 		}
-		if d.found == (stamp{}) || begun.UnixNano()-d.found.changed < int64(age) || !tellsChanges(name) {
+		if !tellsChanges(name) {
 			return false
 		}
 	}
 	return true
+}
+
+// age is the age from which on a stamp tells.
+func (s stamp) age() time.Duration {
+	if s.changed%1e9 == 0 {
+		return coarseStampAge
+	}
+	return stampAge
 }
 
 // found takes note of a match.
@@ -212,6 +223,9 @@ func (f *Follower) known(x *file, src *source, n tree.Node) {
 // name gives an open file the name by which a look found it.
 func (f *Follower) name(x *file, src *source, n tree.Node) {
 	x.round = f.round
+	if d := f.dirs[n.Real[:max(1, strings.LastIndexByte(n.Real, '/'))]]; d != nil && d.found != (stamp{}) {
+		x.seen, x.seenAll = d.found.changed, f.begun-d.found.changed >= int64(d.found.age())
+	}
 	if x.named && x.node.Real == n.Real && x.Path == n.Path {
 		return
 	}
@@ -399,11 +413,11 @@ func tellsChanges(dir string) bool {
 	return false
 }
 
-// isGeneration says whether a rotation may have given name to an earlier generation of base: it is NAME.* or
-// NAME-*, but neither compressed nor one of the small files that programs keep beside a log.
+// isGeneration says whether a rotation may have given name to an earlier generation of base: it is the name with
+// something appended, but neither that of a compressed file nor of one of the small files that programs keep beside a log.
 func isGeneration(base, name string) bool {
 	rest, ok := strings.CutPrefix(name, base)
-	if !ok || rest == "" || rest[0] != '.' && rest[0] != '-' || tree.Compressed(name) {
+	if !ok || rest == "" || !strings.ContainsRune(".-_0123456789", rune(rest[0])) || tree.Compressed(name) {
 		return false
 	}
 	switch rest {
@@ -411,6 +425,29 @@ func isGeneration(base, name string) bool {
 		return false
 	}
 	return true
+}
+
+// madeOf is the name of which a name may be the checksum, the signature or the compressed form: that without a last
+// part that is a word, such as app.log.1 for app.log.1.sha256. It is empty where there is no such part.
+func madeOf(name string) string {
+	i := strings.LastIndexByte(name, '.')
+	if i <= 0 || i+1 == len(name) || name[i+1] >= '0' && name[i+1] <= '9' {
+		return ""
+	}
+	return name[:i]
+}
+
+// isPacked says whether content is that of a compressed file, by its first bytes.
+func isPacked(head []byte) bool {
+	for _, magic := range []string{
+		"\x1f\x8b", "\x1f\x9d", "BZh", "\xfd7zXZ\x00", "\x28\xb5\x2f\xfd", "\x04\x22\x4d\x18", "\x5d\x00\x00", "LZIP", "\x89LZO\x00",
+		"PK\x03\x04", "7z\xbc\xaf\x27\x1c", "LRZI", "\xff\x06\x00\x00sNaPpY",
+	} {
+		if bytes.HasPrefix(head, []byte(magic)) {
+			return true
+		}
+	}
+	return false
 }
 
 // byAge compares the names of generations: the older one comes first, as far as names tell.

@@ -21,6 +21,11 @@ type file struct {
 	node tree.Node // where it was last found
 	fd   int       // -1 while it is closed
 
+	// seen is when the directory had last changed when the file was last found in it, in ns since 1970, 0 if
+	// that is not known; what has that time of birth was there already if seenAll.
+	seen    int64
+	seenAll bool
+
 	named bool   // it was found under a name that a source matches at the last look
 	round uint64 // number of that look
 
@@ -39,7 +44,11 @@ type file struct {
 	// delivered. held is since when. own says that it is certainly no copy.
 	original *file
 	held     time.Time
+	heldSize int64 // then
 	own      bool
+
+	// missed says that it was taken for a generation that came and went between two looks.
+	missed bool
 
 	reclaimed  int64 // up to here the blocks are freed
 	keepBlocks bool  // freeing them is not possible

@@ -33,6 +33,9 @@ const (
 	// lookEvery is the time between two looks for files where events tell of changes:
 	// permission changes elsewhere on the path, mounts and lost events.
 	lookEvery = 5 * time.Second
+	// youngEvery is the time after which a look is made again if a directory changed so shortly before it that
+	// what was made at the same time may have been missed.
+	youngEvery = 250 * time.Millisecond
 	// fullLookEvery is the time after which a look is made although no directory has changed:
 	// somebody may have mounted something over a file.
 	fullLookEvery = 10 * time.Minute
@@ -140,6 +143,8 @@ type Follower struct {
 	refused int                      // files and directories that this look may not read
 	hidden  bool                     // a rotated file may not be read
 	crowded bool                     // the last look found files for which there is no descriptor
+	young   bool                     // the last look found a directory that has changed just before
+	begun   int64                    // when the look began, in ns since 1970
 
 	lastLook, lastFullLook, lastCheck, lastSync, lastGrowth, lastTold time.Time
 	dirty                                                             bool // the checkpoint has changed since lastSync
@@ -337,6 +342,9 @@ func (f *Follower) lookGap() time.Duration {
 func (f *Follower) lookAfter(now time.Time) time.Duration {
 	if f.polled {
 		return f.pollAfter(now)
+	}
+	if f.young {
+		return youngEvery
 	}
 	return lookEvery
 }

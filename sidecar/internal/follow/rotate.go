@@ -106,7 +106,7 @@ func (f *Follower) findRotated(now time.Time) {
 			d.Close()
 		}
 	}
-	if f.looked && len(f.closed) < f.forgetAt || len(f.closed) == 0 || !f.walk(visit) {
+	if f.looked && len(f.closed) < f.forgetAt || len(f.closed) == 0 || !f.walk(f.roots(), visit) {
 		return
 	}
 	for _, c := range slices.Clone(f.closed) {
@@ -140,19 +140,23 @@ const forgetLeast = 64
 // hold millions of files that are not ours to follow.
 const walkMost = 100_000
 
-// walk calls visit for each regular file that the sidecar sees. It returns false if it did not
-// see all.
-func (f *Follower) walk(visit func(d *tree.Dir, name string)) bool {
-	walked := map[string]bool{}
-	var todo []tree.Node
+// roots are the directories that hold what the sidecar sees.
+func (f *Follower) roots() (roots []tree.Node) {
+	seen := map[string]bool{}
 	for _, src := range f.sources {
 		for _, root := range src.tree.Dirs() {
-			if !walked[root.Real] {
-				walked[root.Real] = true
-				todo = append(todo, root)
+			if !seen[root.Real] {
+				seen[root.Real] = true
+				roots = append(roots, root)
 			}
 		}
 	}
+	return roots
+}
+
+// walk calls visit for each regular file beneath some directories. It returns false if it did not
+// see all.
+func (f *Follower) walk(todo []tree.Node, visit func(d *tree.Dir, name string)) bool {
 	for seen := 0; len(todo) > 0; {
 		at := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
@@ -214,46 +218,76 @@ func (f *Follower) holders() map[contract.Place]*file {
 	return f.holder
 }
 
-// A gap is where generations of a name may be missing: those that were born after the newest one
-// that is known.
+// A gap is where generations of a name may be missing: those that were born under it after it was last seen
+// with the newest one that is known, and were renamed since.
 type gap struct {
 	name  contract.Place
-	since int64     // birth of the newest generation, in ns
+	since int64     // the earliest birth, in ns since 1970
+	after bool      // since itself is too early
 	at    tree.Node // where it was, if it was
 	first bool      // none is known: they were born since the sidecar first started
+}
+
+// fits says whether a file that was born then may fill the gap. Two that were born in one tick of the kernel's clock
+// (4 ms) have the same time of birth.
+func (g gap) fits(birth int64) bool {
+	return birth != 0 && (birth > g.since || birth == g.since && !g.after)
 }
 
 // gaps are the names to which something happened since the last look, and those of which no
 // generation was known.
 func (f *Follower) gaps(holder map[contract.Place]*file) (gaps []gap) {
 	for name, x := range holder {
-		if x.round != f.round || x.place() != name { // else it still has the name
-			gaps = append(gaps, gap{name, x.Birth, x.node, false})
+		if x.round == f.round && x.place() == name {
+			continue // it still has the name
 		}
+		g := gap{name: name, since: x.Birth, at: x.node}
+		switch {
+		case x.seen > 0:
+			g.since, g.after = max(x.Birth, x.seen), x.seenAll && x.seen >= x.Birth
+		case !f.looked && f.datedHere(name):
+			g.since = max(x.Birth, f.store.Left())
+		}
+		gaps = append(gaps, g)
 	}
 	since := f.store.Birth()
 	for i := range f.sources {
 		src := &f.sources[i]
 		if name := (contract.Place{Container: src.Container, Path: src.Pattern}); !src.IsGlob() && holder[name] == nil {
-			gaps = append(gaps, gap{name, since, tree.Node{}, true})
+			gaps = append(gaps, gap{name: name, since: since, first: true})
 		}
 	}
 	for _, x := range f.open {
 		if x.round == f.round && x.Birth >= since && x.src.IsGlob() && x.current() && holder[x.place()] == nil {
-			gaps = append(gaps, gap{x.place(), since, tree.Node{}, true})
+			gaps = append(gaps, gap{name: x.place(), since: since, first: true})
 		}
 	}
 	return gaps
 }
 
+// datedHere says whether the files of a name are dated by the clock of this machine.
+func (f *Follower) datedHere(name contract.Place) bool {
+	n, ok := f.placeOf(gap{name: name})
+	return ok && tellsChanges(n.Parent().Real)
+}
+
+// missed are the gaps of a directory, and what may fill them, by the name.
+type missed struct {
+	dir   tree.Node
+	gaps  map[string]gap
+	found map[string][]candidate
+}
+
+// candidate is a file that may be a generation.
+type candidate struct {
+	dir  tree.Node
+	name string
+}
+
 // findMissed looks for generations of names that came and went between two looks, or
-// while the sidecar was down: siblings of the name. Each directory is listed once.
+// while the sidecar was down: in the directory of the name and, after a restart, in all that the sidecar
+// sees of the container. Each directory is listed once.
 func (f *Follower) findMissed(gaps []gap, now time.Time) {
-	type missed struct {
-		dir   tree.Node
-		names map[string][]string // what may be generations, by the name
-		gaps  map[string]gap
-	}
 	dirs := map[string]*missed{}
 	for _, g := range gaps {
 		n, ok := f.placeOf(g)
@@ -263,7 +297,7 @@ func (f *Follower) findMissed(gaps []gap, now time.Time) {
 		dir, base := n.Parent(), path.Base(n.Real)
 		m := dirs[dir.Real]
 		if m == nil {
-			m = &missed{dir, map[string][]string{}, map[string]gap{}}
+			m = &missed{dir, map[string]gap{}, map[string][]candidate{}}
 			dirs[dir.Real] = m
 		}
 		m.gaps[base] = g
@@ -273,31 +307,92 @@ func (f *Follower) findMissed(gaps []gap, now time.Time) {
 		if err != nil {
 			continue
 		}
+		names := map[string]bool{}
 		f.eachFile(d, func(name string) {
-			for i := range len(name) {
-				base := name[:i]
-				if g, ok := m.gaps[base]; ok && isGeneration(base, name) && !slices.Contains(m.names[base], name) {
-					// Without a digit it neither counts generations nor dates them: the log may be at its first.
-					if !g.first || strings.ContainsAny(name[i:], "0123456789") {
-						m.names[base] = append(m.names[base], name)
-					}
-				}
+			if m.mayBe(name, m.dir) {
+				names[name] = true
 			}
 		})
-		for base, names := range m.names {
-			g := m.gaps[base]
-			slices.SortFunc(names, byAge)
-			for _, name := range names {
-				n, err := d.Lookup(name)
-				if err != nil {
-					continue
+		for name := range names {
+			// A checksum of a generation is none, nor is its compressed form.
+			if of := madeOf(name); of != "" && names[of] {
+				for base := range m.found {
+					m.found[base] = slices.DeleteFunc(m.found[base], func(c candidate) bool { return c.name == name })
 				}
-				// Two files born in one tick of the kernel's clock (4 ms) have the same birth time.
-				f.adopt(n, f.sourceOf(g.name.Container), g.name.Path, func(c *file) bool { return c.Birth >= g.since && c.Birth != 0 }, now)
 			}
 		}
 		d.Close()
+		if !f.looked {
+			f.findElsewhere(m)
+		}
+		for base, found := range m.found {
+			slices.SortFunc(found, func(a, b candidate) int { return byAge(a.name, b.name) })
+			for _, c := range slices.Compact(found) {
+				f.fill(m.gaps[base], c, now)
+			}
+		}
 	}
+}
+
+// mayBe notes a name that may be that of a generation. It says whether it is.
+func (m *missed) mayBe(name string, dir tree.Node) (yes bool) {
+	for i := 1; i < len(name); i++ {
+		base := name[:i]
+		g, ok := m.gaps[base]
+		// Without a digit it neither counts generations nor dates them: the log may be at its first.
+		if ok && isGeneration(base, name) && (!g.first || strings.ContainsAny(name[i:], "0123456789")) {
+			m.found[base] = append(m.found[base], candidate{dir, name})
+			yes = true
+		}
+	}
+	return yes
+}
+
+// findElsewhere looks for generations in other directories than that of their log, as logrotate's olddir. One that
+// has a log of the same name is left to that.
+func (f *Follower) findElsewhere(m *missed) {
+	walked := map[string]bool{}
+	for _, g := range m.gaps {
+		src := f.sourceOf(g.name.Container)
+		if g.first || src == nil || walked[src.Container] {
+			continue
+		}
+		walked[src.Container] = true
+		f.walk(src.tree.Dirs(), func(d *tree.Dir, name string) {
+			if d.Node().Real == m.dir.Real {
+				return
+			}
+			for i := 1; i < len(name); i++ {
+				if g, ok := m.gaps[name[:i]]; ok && g.name.Container == src.Container {
+					if _, err := d.Lookup(name[:i]); err != nil {
+						m.mayBe(name, d.Node())
+					}
+					return
+				}
+			}
+		})
+	}
+}
+
+// fill follows a candidate if it is a generation that fills a gap.
+func (f *Follower) fill(g gap, c candidate, now time.Time) {
+	d, err := c.dir.OpenDir()
+	if err != nil {
+		return
+	}
+	defer d.Close()
+	n, err := d.Lookup(c.name)
+	if err != nil {
+		return
+	}
+	f.adopt(n, f.sourceOf(g.name.Container), g.name.Path, func(c *file) bool {
+		if !g.fits(c.Birth) {
+			return false
+		}
+		var head [16]byte
+		m, err := c.pread(head[:], 0)
+		return err != nil || !isPacked(head[:m])
+	}, now)
 }
 
 // placeOf is where a name is, or would be.
@@ -346,13 +441,13 @@ func (f *Follower) adopt(n tree.Node, src *source, path string, ok func(*file) b
 	switch {
 	case err != nil:
 	case known >= 0:
-		if ok(f.closed[known]) {
+		if c := f.closed[known]; ok(&file{Record: c.Record, fd: fd}) {
 			if src := f.sourceOf(f.closed[known].Container); src != nil {
 				n.Path = f.closed[known].Path
 				x, _ = f.take(src, n, fd)
 			}
 		}
-	case src != nil && ok(&file{Record: checkpoint.Record{Ident: id}}):
+	case src != nil && ok(&file{Record: checkpoint.Record{Ident: id}, fd: fd}):
 		n.Path = path
 		x, _ = f.take(src, n, fd)
 		f.stats.Rotations++
@@ -362,6 +457,7 @@ func (f *Follower) adopt(n tree.Node, src *source, path string, ok func(*file) b
 		return
 	}
 	x.behind, x.grew = true, now
+	x.missed = known < 0 && f.looked
 }
 
 // sourceOf finds a source of a container, for a file of the checkpoint.

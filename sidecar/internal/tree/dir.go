@@ -61,6 +61,9 @@ func (n Node) OpenToWatch() (fd int, err error) {
 	return n.view.open(n.rel, unix.O_PATH|unix.O_DIRECTORY)
 }
 
+// Node is where the directory is.
+func (d *Dir) Node() Node { return d.node }
+
 // Close closes it.
 func (d *Dir) Close() { unix.Close(d.fd) }
 
