@@ -201,7 +201,9 @@ func Pod(ctx context.Context, pod *corev1.Pod, c Config) Result {
 // already decides about a pod that has our parts: what another webhook dropped is put back.
 func (p *planner) already() Result {
 	r := Result{LeftAlone: Already, By: p.status().by()}
-	if ops := p.mend(); len(ops) > 0 {
+	if p.mistaken() {
+		r.LeftAlone = ""
+	} else if ops := p.mend(); len(ops) > 0 {
 		r.LeftAlone, r.Mended, r.Operations = "", true, ops
 	}
 	return p.result(r)

@@ -187,6 +187,9 @@ func (s *settings) quantity(key string) **resource.Quantity {
 // implausible says what a quantity is that nobody can have meant: one of a unit that the
 // resource does not have, as 64m of memory, which is less than a byte.
 func implausible(key string, q resource.Quantity) words {
+	if q.IsZero() {
+		return "" // a request of nothing is meant
+	}
 	f := q.AsApproximateFloat64()
 	switch key {
 	case contract.KeyCPURequest, contract.KeyCPULimit:
@@ -200,7 +203,7 @@ func implausible(key string, q resource.Quantity) words {
 		case f < 1<<20:
 			return "less than a MiB, with which no program starts"
 		}
-	case contract.KeySizeLimit:
+	case contract.KeySizeLimit, contract.KeyEphemeralRequest, contract.KeyEphemeralLimit:
 		switch {
 		case f < 1:
 			return "less than a byte (m means thousandths; Mi and M are mebibytes and megabytes)"
