@@ -114,7 +114,8 @@ func (o *oracle) gone(x *inode, why reason) {
 	excuse(&o.mind(x).lost, why)
 	o.orphan(x)
 	for _, f := range o.fates {
-		if f.at == x && f.came == 0 {
+		// With it goes what was to be taken from a copy of it when its truncation came to light.
+		if f.came == 0 && (f.at == x || f.at != nil && f.at.copyOf == x && !o.follows(f.at)) {
 			excuse(&f.lose, why)
 		}
 	}
@@ -173,8 +174,12 @@ func (o *oracle) cuts(x *inode, size int64) {
 		if o.fate(r).at != x {
 			continue
 		}
-		if r.end() >= size {
-			o.destroy(x, r)
+		if f := o.fate(r); r.end() >= size {
+			// Nothing is taken from a copy where something is left.
+			f.at = nil
+			if f.came == 0 {
+				excuse(&f.lose, cutShort)
+			}
 		} else {
 			excuse(&o.fate(r).repeat, cutShort)
 		}
