@@ -432,7 +432,7 @@ func (o *oracle) meet(x *inode) {
 	case m.closed && x.size == m.closedAt && o.follows(x):
 		return
 	case x.readable && o.follows(x):
-	case x.readable && m.recorded && within && !o.rested:
+	case x.readable && m.recorded && within && !o.rested && !m.closed:
 		// It was followed, and has another name since the sidecar was down.
 	case x.readable && within && x.copyOf == nil && o.missed(x):
 	case o.follows(x): // it may become readable
