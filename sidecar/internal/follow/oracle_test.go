@@ -429,7 +429,7 @@ func (o *oracle) meet(x *inode) {
 	}
 	within := x.has("logs") || elsewhere.on()
 	switch {
-	case m.closed && x.size == m.closedAt && o.follows(x):
+	case m.closed && (x.size == m.closedAt || o.swapped) && o.follows(x):
 		return
 	case x.readable && o.follows(x):
 	case x.readable && m.recorded && within && !o.rested && !m.closed:
