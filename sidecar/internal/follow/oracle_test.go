@@ -114,7 +114,8 @@ func (o *oracle) gone(x *inode, why reason) {
 	excuse(&o.mind(x).lost, why)
 	o.orphan(x)
 	for _, f := range o.fates {
-		if f.at == x && f.came == 0 {
+		// With it goes what was to be taken from a copy of it when its truncation came to light.
+		if f.came == 0 && (f.at == x || f.at != nil && f.at.copyOf == x && !o.follows(f.at)) {
 			excuse(&f.lose, why)
 		}
 	}
@@ -173,8 +174,12 @@ func (o *oracle) cuts(x *inode, size int64) {
 		if o.fate(r).at != x {
 			continue
 		}
-		if r.end() >= size {
-			o.destroy(x, r)
+		if f := o.fate(r); r.end() >= size {
+			// Nothing is taken from a copy where something is left.
+			f.at = nil
+			if f.came == 0 {
+				excuse(&f.lose, cutShort)
+			}
 		} else {
 			excuse(&o.fate(r).repeat, cutShort)
 		}
@@ -424,10 +429,10 @@ func (o *oracle) meet(x *inode) {
 	}
 	within := x.has("logs") || elsewhere.on()
 	switch {
-	case m.closed && x.size == m.closedAt && o.follows(x):
+	case m.closed && (x.size == m.closedAt || o.swapped) && o.follows(x):
 		return
 	case x.readable && o.follows(x):
-	case x.readable && m.recorded && within && !o.rested:
+	case x.readable && m.recorded && within && !o.rested && !m.closed:
 		// It was followed, and has another name since the sidecar was down.
 	case x.readable && within && x.copyOf == nil && o.missed(x):
 	case o.follows(x): // it may become readable
