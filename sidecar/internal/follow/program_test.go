@@ -167,8 +167,7 @@ var operations = [kinds]operation{
 	// Space that is allocated ahead of the data, or left out, reads as NULs.
 	allocate: {"allocate", 3, true, func(st *step, b, c uint32) { st.size, st.flags = 1+int(b%200_000), when(keepSize, c%4 == 0) }, ""},
 	sparse:   {"sparse", 1, true, func(st *step, b, c uint32) { st.size = 1 + int(b%3_000_000) }, ""},
-	hugeHole: {"huge-sparse", 1, true, nothing,
-		"the follower reads a hole to its end before it serves another file"},
+	hugeHole: {"huge-sparse", 1, true, nothing, ""},
 	shred: {"shred", 2, true, func(st *step, b, c uint32) { st.n, st.flags = int(b%840), when(seen, c%2 == 0) },
 		"the follower takes a shredded file for one that was truncated, and delivers what it was overwritten with"},
 	// Lines come between the copying and the truncation, and the sidecar hears of them but not of the copy.
@@ -183,8 +182,7 @@ var operations = [kinds]operation{
 	// The directory is swapped for another one, or for a link, and back.
 	swap: {"swap", 2, false, func(st *step, b, c uint32) { st.n, st.flags = int(b%4), when(seen, c%3 != 0) }, ""},
 	// While the sidecar opens a file, or its directory, something happens to the file.
-	slowOpen: {"slow-open", 3, true, func(st *step, b, c uint32) { st.n = int(b % meanwhiles) },
-		"the follower takes the number of a file from its name, and the file that it then opens may be another"},
+	slowOpen: {"slow-open", 3, true, func(st *step, b, c uint32) { st.n = int(b % meanwhiles) }, ""},
 	slowList: {"slow-list", 3, true, func(st *step, b, c uint32) { st.n = int(b % meanwhiles) }, ""},
 }
 
