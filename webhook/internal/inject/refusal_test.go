@@ -103,6 +103,7 @@ func TestSayings(t *testing.T) {
 		{"the whole volume, with a copied status", files("/x\nlog-bridge.dev/status: '{}'"), "containers: [{name: app, image: a, volumeMounts: [{name: log-bridge, mountPath: /spy}]}]\nvolumes: [{name: log-bridge, emptyDir: {}}]", []string{
 			"container app mounts the volume log-bridge of an earlier injection at /spy (), which the annotations do not ask for now; take all parts of log-bridge out of the manifest, or make the copy from the template that the pod came from [LB0206]"}},
 		{"a copy with a file where the annotation now wants its directory", files("/app/app.log\nlog-bridge.dev/mount: directory\nlog-bridge.dev/status: '{}'"), "containers: [{name: app, image: a, volumeMounts: [{name: log-bridge, mountPath: /app/app.log, subPath: app/app/app.log}]}]\nvolumes: [{name: log-bridge, emptyDir: {}}]", []string{
+			"/app of container app is shared whole, so its files outlive a restart of the container, also a pid file, lock or socket; keep those elsewhere, such as in /run, or remove log-bridge.dev/mount, so that only the log is shared [LB0320]",
 			"container app mounts the volume log-bridge of an earlier injection at /app/app.log (app/app/app.log), which the annotations do not ask for now; take all parts of log-bridge out of the manifest, or make the copy from the template that the pod came from [LB0206]"}},
 		{"a copy with a renamed container", files("/app/app.log\nlog-bridge.dev/status: '{}'"), "containers: [{name: new, image: a, volumeMounts: [{name: log-bridge, mountPath: /app/app.log, subPath: app/app/app.log}]}]\nvolumes: [{name: log-bridge, emptyDir: {}}]", []string{
 			"container new mounts the volume log-bridge of an earlier injection at /app/app.log (app/app/app.log), which the annotations do not ask for now; take all parts of log-bridge out of the manifest, or make the copy from the template that the pod came from [LB0206]"}},
@@ -124,7 +125,7 @@ func TestSayings(t *testing.T) {
 			"container app: the image's name " + strings.Repeat("a", 128) + "… has 1025 bytes, which is more than an image's name can have [LB0208]"}},
 		{"a volume's name longer than Kubernetes takes", files("/x"), app + "\nvolumes: [{name: " + strings.Repeat("a", 64) + ", emptyDir: {}}]", []string{
 			"the volume's name " + strings.Repeat("a", 64) + " has 64 bytes, and Kubernetes takes at most 63 [LB0208]"}},
-		{"subPaths that no program could be told", files("/c/**"), "containers: [{name: app, image: a, volumeMounts: [{name: v, mountPath: /c/v, subPath: " + strings.Repeat("a", 256<<10) + "}]}]\nvolumes: [{name: v, emptyDir: {}}]", []string{
+		{"subPaths that no program could be told", files("/logs/**"), "containers: [{name: app, image: a, volumeMounts: [{name: v, mountPath: /logs/v, subPath: " + strings.Repeat("a", 256<<10) + "}]}]\nvolumes: [{name: v, emptyDir: {}}]", []string{
 			"log-bridge would add more than 262144 bytes to the pod; write fewer files, or globs for many [LB0209]"}},
 
 		{"a ConfigMap", files("/c/x.log"), mounted("mountPath: /c", "configMap: {name: c}"), []string{
