@@ -547,8 +547,9 @@ spec:
 	want := []string{"line", "line"}
 	equalLines(t, lines(t, "both lines", atLeast(2), "-n", ns, "original", "-c", "log-bridge"), want)
 	names := containerNames(t, kubectl(t, "-n", ns, "get", "pod", "original", "-o", "json"))
+	const image = "--set-image=app=log-bridge.test/rotator:1"
 	debug := func(copied string, flags ...string) string {
-		cmd := command(bed.kubectl, append([]string{"--kubeconfig", bed.kubeconfig, "-n", ns, "debug", "original", "--copy-to=" + copied, "--set-image=app=log-bridge.test/rotator:1"}, flags...)...)
+		cmd := command(bed.kubectl, append([]string{"--kubeconfig", bed.kubeconfig, "-n", ns, "debug", "original", "--copy-to=" + copied}, flags...)...)
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out)
@@ -556,9 +557,9 @@ spec:
 		return string(out)
 	}
 	for copied, flags := range map[string][]string{
-		"whole":   {"--keep-annotations=true"},
-		"without": {"--keep-annotations=true", "--keep-init-containers=false"},
-		"default": nil, // no annotations, so no webhook is asked; the init containers are kept
+		"whole":   {"--keep-annotations=true", image},
+		"without": {"--keep-annotations=true", "--keep-init-containers=false", image},
+		"default": {image},
 	} {
 		if out := debug(copied, flags...); strings.Contains(out, "sidecar") {
 			t.Errorf("%s: kubectl debug printed\n%s", copied, out)
@@ -569,11 +570,20 @@ spec:
 		}
 	}
 	// Without annotations and init containers nobody can give it the sidecar again.
-	const words = "this pod was given the sidecar, but it is gone"
-	if out := debug("bare", "--keep-init-containers=false"); !strings.Contains(out, words) {
-		t.Errorf("a copy without the sidecar: kubectl debug printed\n%s", out)
-	}
+	// The flags that drop things count only where a container is added.
+	debug("bare", "--keep-init-containers=false", "--profile=general", "--image=log-bridge.test/rotator:1", "--", "sleep", "3600")
 	told(t, ns, 1, "Pod/bare: has mistakes\n  mistake LB0720: ")
+	const words = "this pod was given the sidecar, but it is gone"
+	if out := dryRun(t, ns, `
+apiVersion: v1
+kind: Pod
+metadata: {name: bare-again}
+spec:
+  volumes: [{name: log-bridge, emptyDir: {}}]
+  containers: [{name: app, image: x, volumeMounts: [{name: log-bridge, mountPath: /srv/file.log, subPath: app/srv/file.log}]}]
+`); !strings.Contains(out, words) || !strings.Contains(out, "created") {
+		t.Errorf("a copy without the sidecar: kubectl printed\n%s", out)
+	}
 }
 
 // A container starts again. What it finds of its earlier life is, with each way of sharing, what
