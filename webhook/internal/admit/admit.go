@@ -13,7 +13,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"mime"
 	"net/http"
@@ -53,7 +52,7 @@ func Counter() *prometheus.CounterVec {
 		Help: "Pods that were looked at, by result (injected, left-alone, refused, failed) and reason.",
 	}, []string{"result", "reason"})
 	// A counter that begins with its first failure would not rise by it, for an alert.
-	for _, reason := range []string{"panic", "unreadable", "too-large", "canceled"} {
+	for _, reason := range []string{"panic", "unreadable", "canceled"} {
 		count.WithLabelValues(failed, reason)
 	}
 	return count
@@ -61,10 +60,6 @@ func Counter() *prometheus.CounterVec {
 
 // Decide is inject.Pod with its configuration.
 type Decide func(context.Context, *corev1.Pod) inject.Result
-
-// MaxReview is how many bytes a review may have. The API server takes objects of up to 3 MiB,
-// which are larger in a review: JSON writes some characters as six bytes.
-const MaxReview = 7 << 20
 
 // Bounds of one answer and one line of the log, beside those of package inject.
 const (
@@ -75,7 +70,8 @@ const (
 )
 
 // Handler serves admission reviews of pods. It may serve any number at once, if
-// decide may.
+// decide may. It takes the body as it comes: the caller bounds its size and the time in which it
+// comes, as server.Reviews does.
 //
 // It reads reviews itself rather than by controller-runtime's admission.Webhook, which copies
 // a review several times and decodes whatever it holds: three bytes of a pod can become
@@ -166,26 +162,10 @@ func read(w http.ResponseWriter, r *http.Request, req *request) (metav1.TypeMeta
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
 		return metav1.TypeMeta{}, &failure{http.StatusUnsupportedMediaType, "unreadable", errors.New("want an AdmissionReview as application/json")}
 	}
-	tooLarge := &failure{http.StatusRequestEntityTooLarge, "too-large", fmt.Errorf("the review has more than %d bytes", MaxReview)}
-	if r.ContentLength > MaxReview {
-		return metav1.TypeMeta{}, tooLarge
-	}
-	limited := http.MaxBytesReader(w, r.Body, MaxReview)
-	// The buffer grows with what has come, since a length is easily promised.
 	var body bytes.Buffer
-	for err := error(nil); !errors.Is(err, io.EOF); {
-		step := max(32<<10, 3*int64(body.Len()))
-		if rest := r.ContentLength - int64(body.Len()); r.ContentLength >= 0 {
-			step = min(step, rest+1) // one more finds the end
-		}
-		body.Grow(int(step) + bytes.MinRead)
-		_, err = io.CopyN(&body, limited, step)
-		if large := (*http.MaxBytesError)(nil); errors.As(err, &large) {
-			return metav1.TypeMeta{}, tooLarge
-		}
-		if err != nil && !errors.Is(err, io.EOF) {
-			return unreadable(fmt.Errorf("read the review: %w", err))
-		}
+	body.Grow(int(max(0, r.ContentLength)) + bytes.MinRead)
+	if _, err := body.ReadFrom(r.Body); err != nil {
+		return unreadable(fmt.Errorf("read the review: %w", err))
 	}
 	var v review
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(body.Bytes(), &v); err != nil {

@@ -20,18 +20,24 @@ import (
 
 	"github.com/log-bridge/log-bridge/webhook/internal/admit"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
+	"github.com/log-bridge/log-bridge/webhook/internal/server"
 )
 
 // server is a webhook under test, its log and its counter.
-type server struct {
+type asked struct {
 	*httptest.Server
 	log   bytes.Buffer
 	count *prometheus.CounterVec
 }
 
-func serve(t *testing.T, decide admit.Decide) *server {
-	s := &server{count: admit.Counter()}
-	s.Server = httptest.NewServer(admit.Handler(decide, slog.New(slog.NewTextHandler(&s.log, nil)), s.count))
+// bounded is what serve puts before the handler.
+func bounded(h http.Handler) http.Handler {
+	return server.NewReviews(h, server.MaxBody, time.Minute, server.TurnedAway())
+}
+
+func serve(t *testing.T, decide admit.Decide) *asked {
+	s := &asked{count: admit.Counter()}
+	s.Server = httptest.NewServer(bounded(admit.Handler(decide, slog.New(slog.NewTextHandler(&s.log, nil)), s.count)))
 	t.Cleanup(s.Close)
 	return s
 }
@@ -45,7 +51,7 @@ func review(pod string) string {
 		"resource":{"group":"","version":"v1","resource":"pods"},"operation":"CREATE","namespace":"shop","object":` + pod + `}}`
 }
 
-func (s *server) post(t *testing.T, body string) (int, string) {
+func (s *asked) post(t *testing.T, body string) (int, string) {
 	t.Helper()
 	resp, err := s.Client().Post(s.URL+admit.Path, "application/json", strings.NewReader(body))
 	if err != nil {
@@ -59,7 +65,7 @@ func (s *server) post(t *testing.T, body string) (int, string) {
 	return resp.StatusCode, string(text)
 }
 
-func (s *server) ask(t *testing.T, pod string) *admissionv1.AdmissionResponse {
+func (s *asked) ask(t *testing.T, pod string) *admissionv1.AdmissionResponse {
 	t.Helper()
 	code, text := s.post(t, review(pod))
 	var answer admissionv1.AdmissionReview
@@ -72,7 +78,7 @@ func (s *server) ask(t *testing.T, pod string) *admissionv1.AdmissionResponse {
 	return answer.Response
 }
 
-func (s *server) counted(t *testing.T, result, reason string) {
+func (s *asked) counted(t *testing.T, result, reason string) {
 	t.Helper()
 	if n := testutil.ToFloat64(s.count.WithLabelValues(result, reason)); n != 1 {
 		t.Errorf("counted %v of %s %s, want 1", n, result, reason)

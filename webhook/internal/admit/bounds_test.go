@@ -293,7 +293,7 @@ func measure(t *testing.T, pod string, times int) cost {
 	least := cost{cpu: time.Hour, memory: 1 << 40}
 	for range times {
 		var log bytes.Buffer
-		h := admit.Handler(decide, slog.New(slog.NewJSONHandler(&log, nil)), admit.Counter())
+		h := bounded(admit.Handler(decide, slog.New(slog.NewJSONHandler(&log, nil)), admit.Counter()))
 		w := httptest.NewRecorder()
 		r := httptest.NewRequest(http.MethodPost, admit.Path, strings.NewReader(body))
 		r.Header.Set("Content-Type", "application/json")
@@ -423,7 +423,7 @@ func FuzzBounds(f *testing.F) {
 		f.Add(h.json())
 	}
 	var log bytes.Buffer
-	handler := admit.Handler(decide, slog.New(slog.NewJSONHandler(&log, nil)), admit.Counter())
+	handler := bounded(admit.Handler(decide, slog.New(slog.NewJSONHandler(&log, nil)), admit.Counter()))
 	f.Fuzz(func(t *testing.T, pod string) {
 		log.Reset()
 		w := httptest.NewRecorder()
