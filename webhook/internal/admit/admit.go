@@ -135,7 +135,7 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			h.fail(w, req, start, failure{http.StatusInternalServerError, "panic", fmt.Errorf("%v", trouble)}, "stack", string(debug.Stack()))
 		}
 	}()
-	kind, f := read(w, r, &req)
+	kind, f := read(r, &req)
 	if f != nil {
 		h.fail(w, req, start, *f)
 		return
@@ -152,7 +152,7 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // read reads a review.
-func read(w http.ResponseWriter, r *http.Request, req *request) (metav1.TypeMeta, *failure) {
+func read(r *http.Request, req *request) (metav1.TypeMeta, *failure) {
 	unreadable := func(err error) (metav1.TypeMeta, *failure) {
 		return metav1.TypeMeta{}, &failure{http.StatusBadRequest, "unreadable", err}
 	}

@@ -69,5 +69,5 @@ func (c *connections) makeRoom(newest net.Conn) {
 	if encrypted, ok := victim.(*tls.Conn); ok {
 		victim = encrypted.NetConn()
 	}
-	victim.Close()
+	_ = victim.Close()
 }

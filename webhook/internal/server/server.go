@@ -97,11 +97,11 @@ func New(o Options) *Server {
 // It returns nil then, and an error where the port cannot be had.
 func (s *Server) Run(ctx context.Context) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":"+strconv.Itoa(s.options.Port))
-	if ctx.Err() != nil {
-		return nil
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("%s: %w", s.options.Name, err)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", s.options.Name, err)
+		return nil //nolint:nilerr // it was told to end before it began
 	}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
