@@ -124,6 +124,8 @@ func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
 	switch {
 	case wait:
 		return true
+	case original == nil && f.knownByItsPast(x, st.Size):
+		return x.Offset == st.Size
 	case original != nil:
 		x.original = original
 		if x.Flags&checkpoint.Held == 0 {

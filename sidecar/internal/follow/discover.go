@@ -35,9 +35,10 @@ func (f *Follower) look(now time.Time) {
 		clear(f.alias)
 		f.refused = 0
 		begun := time.Now()
-		f.begun = begun.UnixNano()
+		f.begun, f.wasHidden = begun.UnixNano(), f.hidden
 		for name, d := range f.dirs {
-			d.found = stampOf(name) // before it is listed, lest a change in between go unseen
+			d.before, d.beforeAll = d.found.changed, d.at-d.found.changed >= int64(d.found.age())
+			d.found, d.at = stampOf(name), f.begun // before it is listed, lest a change in between go unseen
 		}
 		holder := f.holders()
 		for i := range f.sources {
@@ -69,7 +70,9 @@ func (f *Follower) look(now time.Time) {
 		f.settled = f.settled && !f.hidden && f.dirsTell(begun)
 	}
 	// What was made until now is told by what is found; the clock that dates files is late by a tick.
-	_ = f.store.SeenAt(f.begun - int64(stampAge))
+	if !slices.ContainsFunc(f.open, func(x *file) bool { return x.unkept }) {
+		_ = f.store.SeenAt(f.begun - int64(stampAge))
+	}
 	f.looked = true
 	if f.first {
 		f.first = false
@@ -79,10 +82,15 @@ func (f *Follower) look(now time.Time) {
 
 // dir is a directory in which the sources were looked for.
 type dir struct {
-	node    tree.Node
-	found   stamp  // what it was at the last look
-	watched stamp  // what it was when a watch was asked for; none: it has no watch
-	round   uint64 // number of the last look that came by
+	node  tree.Node
+	found stamp // what it was at the last look
+	at    int64 // when that look began, in ns since 1970
+	// before is when it had last changed at the look before that, 0 if there was none; what has that time of
+	// birth was there already if beforeAll.
+	before    int64
+	beforeAll bool
+	watched   stamp  // what it was when a watch was asked for; none: it has no watch
+	round     uint64 // number of the last look that came by
 }
 
 // A stamp is another one when anything was made, removed or renamed in a directory, or when
@@ -170,8 +178,15 @@ func (f *Follower) found(src *source, n tree.Node, holder map[contract.Place]*fi
 	if errors.Is(err, fs.ErrPermission) {
 		f.settled = false
 		f.refused++
-		f.say.Once(about, "%s has mode %04o and belongs to user %d, so user %d, which log-bridge runs as, cannot read it; it is tried again. The annotation %s: \"%d\" would make log-bridge run as that user",
-			about, n.Mode&0o7777, n.Uid, os.Getuid(), contract.Prefix+contract.KeyRunAsUser, n.Uid)
+		if !f.lasts(about) {
+			return
+		}
+		remedy := fmt.Sprintf("The annotation %s: \"%d\" would make log-bridge run as that user", contract.Prefix+contract.KeyRunAsUser, n.Uid)
+		if n.Uid == 0 {
+			remedy = "Let the application make it readable for others (umask 022)"
+		}
+		f.say.Once(about, "%s has mode %04o and belongs to user %d, so user %d, which log-bridge runs as, cannot read it; it is tried again. %s",
+			about, n.Mode&0o7777, n.Uid, os.Getuid(), remedy)
 		return
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) {
@@ -183,6 +198,7 @@ func (f *Follower) found(src *source, n tree.Node, holder map[contract.Place]*fi
 		return
 	}
 	f.say.Forget(about)
+	delete(f.denied, about)
 	// Another file may have got the name since: what is followed is what was opened.
 	if opened.Dev != n.Dev || opened.Ino != n.Ino {
 		f.settled = false
@@ -223,9 +239,6 @@ func (f *Follower) known(x *file, src *source, n tree.Node) {
 // name gives an open file the name by which a look found it.
 func (f *Follower) name(x *file, src *source, n tree.Node) {
 	x.round = f.round
-	if d := f.dirs[n.Real[:max(1, strings.LastIndexByte(n.Real, '/'))]]; d != nil && d.found != (stamp{}) {
-		x.seen, x.seenAll = d.found.changed, f.begun-d.found.changed >= int64(d.found.age())
-	}
 	if x.named && x.node.Real == n.Real && x.Path == n.Path {
 		return
 	}
@@ -242,6 +255,7 @@ func (f *Follower) name(x *file, src *source, n tree.Node) {
 		return // its lines are those of its original
 	}
 	x.src, x.Container, x.Path = src, src.Container, n.Path
+	x.moved = x.moved || moved && x.Offset > 0
 	if moved && x.Offset > 0 {
 		f.keep(x)
 	}
@@ -341,6 +355,21 @@ func (f *Follower) startsHere(x *file) error {
 	return f.anchorAt(x)
 }
 
+// lasts says whether something may not be read for longer than a moment: an application may make a file and then give it
+// its mode.
+func (f *Follower) lasts(about string) bool {
+	const moment, most = time.Second, 1000
+	since, ok := f.denied[about]
+	if !ok {
+		if len(f.denied) >= most {
+			clear(f.denied)
+		}
+		f.denied[about] = f.lastLook
+		return false
+	}
+	return f.lastLook.Sub(since) >= moment
+}
+
 // sayFound says, once, why something that a source names is not followed.
 func (f *Follower) sayFound(src *source, err error) {
 	f.settled = false
@@ -351,6 +380,9 @@ func (f *Follower) sayFound(src *source, err error) {
 		f.say.Once(src.Container+":"+link.Path, "%s:%v", src.Container, err)
 	case errors.Is(err, fs.ErrPermission) && errors.As(err, &at):
 		f.refused++
+		if !f.lasts(src.Container + ":" + at.Path) {
+			return
+		}
 		f.say.Once(src.Container+":"+at.Path, "%s:%s cannot be searched by user %d, which log-bridge runs as (permission denied); it is tried again. The annotation %s sets that user",
 			src.Container, at.Path, os.Getuid(), contract.Prefix+contract.KeyRunAsUser)
 	case errors.As(err, &at):

@@ -21,11 +21,6 @@ type file struct {
 	node tree.Node // where it was last found
 	fd   int       // -1 while it is closed
 
-	// seen is when the directory had last changed when the file was last found in it, in ns since 1970, 0 if
-	// that is not known; what has that time of birth was there already if seenAll.
-	seen    int64
-	seenAll bool
-
 	named bool   // it was found under a name that a source matches at the last look
 	round uint64 // number of that look
 
@@ -47,6 +42,13 @@ type file struct {
 	heldSize int64 // then
 	own      bool
 
+	trail trail  // of what was delivered since it was truncated
+	pasts []past // what it held before
+
+	// moved says that it was renamed since it was first followed: nobody begins it anew.
+	moved bool
+	// left says that it was read to its end since it lost its name.
+	left bool
 	// missed says that it was taken for a generation that came and went between two looks.
 	missed bool
 
@@ -77,6 +79,9 @@ func (x *file) advance(data []byte) {
 		at := int(x.Offset)
 		x.Head = append(x.Head[:at], data[:min(len(data), checkpoint.Window-at)]...)
 	}
+	if x.src != nil && x.src.IsGlob() {
+		x.trail.add(x.Anchor, x.Offset, data)
+	}
 	x.Anchor = window(x.Anchor, data)
 	x.Offset += int64(len(data))
 }
@@ -84,7 +89,7 @@ func (x *file) advance(data []byte) {
 // restart forgets what was delivered: the file is another from its first byte on.
 func (x *file) restart() {
 	x.Offset, x.Began, x.reclaimed, x.startBefore = 0, 0, 0, 0
-	x.search = search{}
+	x.search, x.trail = search{}, trail{}
 	x.Head, x.Anchor = x.Head[:0], x.Anchor[:0]
 	x.Flags = x.Flags&^checkpoint.Cut | checkpoint.Emptied
 }

@@ -9,8 +9,9 @@
 //
 // The files of the package: follow.go (the sweep), discover.go (which files there
 // are), park.go (more of them than descriptors), rotate.go (generations of a name and
-// their end), copy.go (copies that a truncation follows), read.go (delivering bytes,
-// truncation), reclaim.go (freeing what is delivered), file.go (one file).
+// their end), copy.go (copies that a truncation follows), trail.go (what is remembered of
+// delivered bytes, to know copies by), read.go (delivering bytes, truncation), search.go (finding the next
+// line in whatever a file holds), reclaim.go (freeing what is delivered), file.go (one file).
 package follow
 
 import (
@@ -140,11 +141,14 @@ type Follower struct {
 	round   uint64                   // number of the look
 	stale   bool                     // something changed that asks for a look
 	settled bool                     // what the last look found changes only if a directory does
+	denied  map[string]time.Time     // what may not be read, and since which look
 	refused int                      // files and directories that this look may not read
 	hidden  bool                     // a rotated file may not be read
-	crowded bool                     // the last look found files for which there is no descriptor
-	young   bool                     // the last look found a directory that has changed just before
-	begun   int64                    // when the look began, in ns since 1970
+	// wasHidden says the same of the look before.
+	wasHidden bool
+	crowded   bool  // the last look found files for which there is no descriptor
+	young     bool  // the last look found a directory that has changed just before
+	begun     int64 // when the look began, in ns since 1970
 
 	lastLook, lastFullLook, lastCheck, lastSync, lastGrowth, lastTold time.Time
 	dirty                                                             bool // the checkpoint has changed since lastSync
@@ -161,8 +165,8 @@ func New(o Options) *Follower {
 		buf:   make([]byte, checkpoint.Window+blockSize),
 		inode: map[inode]*file{}, real: map[string]*file{}, alias: map[string]*file{}, dirs: map[string]*dir{},
 		parked: map[inode]*file{}, limit: openLimit(), forgetAt: forgetLeast,
-		holder: map[contract.Place]*file{},
-		first:  o.Store.First(), stale: true,
+		holder: map[contract.Place]*file{}, denied: map[string]time.Time{},
+		first: o.Store.First(), stale: true,
 	}
 	trees := map[string]*tree.Tree{}
 	add := func(entries []contract.Entry, stderr bool) {

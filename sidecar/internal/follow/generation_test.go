@@ -49,6 +49,8 @@ func TestFits(t *testing.T) {
 		{"in the same tick, when the clock had not moved on at the look", gap{since: 100}, 100, true},
 		{"in the same tick, and it was there at the look", gap{since: 100, after: true}, 100, false},
 		{"born before: another log beside it", gap{since: 100}, 99, false},
+		{"born before the one that has the name", gap{since: 100, until: 200}, 200, true},
+		{"born after the one that has the name", gap{since: 100, until: 200}, 201, false},
 		{"no birth is known", gap{since: 100}, 0, false},
 		{"no birth is known of any file", gap{}, 0, false},
 	} {

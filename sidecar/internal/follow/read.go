@@ -3,6 +3,7 @@ package follow
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
@@ -102,6 +103,7 @@ func (f *Follower) step(x *file, now time.Time) (delivered, looked int64, again 
 		return f.longLine(x)
 	}
 	if atEnd {
+		x.left = x.gone() || x.moved
 		x.end, x.solid = x.Offset+int64(n-back), x.Offset+int64(len(data))
 		x.scan = x.solid
 	}
@@ -265,6 +267,16 @@ func (f *Follower) truncated(x *file, now time.Time) bool {
 		f.keep(x)
 		return false
 	}
+	if x.left && st.Size >= x.Offset && !x.holds(x.Head, 0) && x.isNoText() {
+		// An earlier generation that was read to its end and is overwritten is done, as by shred(1).
+		x.Offset, x.search = st.Size, search{}
+		if err := f.startsHere(x); err != nil {
+			f.readFailed(x, err)
+			return false
+		}
+		f.keep(x)
+		return true
+	}
 	// NULs are no evidence: a hole may be at the beginning of a file again and again.
 	cut := st.Size < x.Offset && st.Size >= checkpoint.Window && len(bytes.TrimRight(x.Head, "\x00")) > 0 && x.holds(x.Head, 0)
 	if !cut {
@@ -286,12 +298,22 @@ func (f *Follower) truncated(x *file, now time.Time) bool {
 			return false
 		}
 	default:
+		x.remember()
 		x.restart()
 	}
 	f.judgeAnew()
 	f.stats.Truncations++
 	f.keep(x)
 	return true
+}
+
+// isNoText says whether a file begins with bytes that are in no text, as random ones do.
+func (x *file) isNoText() bool {
+	var head [checkpoint.Window]byte
+	n, err := x.pread(head[:], 0)
+	return err == nil && bytes.ContainsFunc(head[:n], func(r rune) bool {
+		return r < ' ' && !strings.ContainsRune("\t\n\r\f\x1b", r)
+	})
 }
 
 // anchorAt reads the anchor of a new offset.

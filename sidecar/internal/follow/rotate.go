@@ -224,6 +224,7 @@ type gap struct {
 	name  contract.Place
 	since int64     // the earliest birth, in ns since 1970
 	after bool      // since itself is too early
+	until int64     // the latest birth, 0: there is none
 	at    tree.Node // where it was, if it was
 	first bool      // none is known: they were born since the sidecar first started
 }
@@ -231,7 +232,7 @@ type gap struct {
 // fits says whether a file that was born then may fill the gap. Two that were born in one tick of the kernel's clock
 // (4 ms) have the same time of birth.
 func (g gap) fits(birth int64) bool {
-	return birth != 0 && (birth > g.since || birth == g.since && !g.after)
+	return birth != 0 && (g.until == 0 || birth <= g.until) && (birth > g.since || birth == g.since && !g.after)
 }
 
 // gaps are the names to which something happened since the last look, and those of which no
@@ -239,30 +240,44 @@ func (g gap) fits(birth int64) bool {
 func (f *Follower) gaps(holder map[contract.Place]*file) (gaps []gap) {
 	for name, x := range holder {
 		if x.round == f.round && x.place() == name {
-			continue // it still has the name
+			// It still has the name. Those that were before it may be missing if not all could be noted.
+			if left := f.store.Left(); !f.looked && left > 0 && x.Birth > left && f.datedHere(name) {
+				gaps = append(gaps, gap{name: name, since: left, until: x.Birth, at: x.node})
+			}
+			continue
 		}
 		g := gap{name: name, since: x.Birth, at: x.node}
-		switch {
-		case x.seen > 0:
-			g.since, g.after = max(x.Birth, x.seen), x.seenAll && x.seen >= x.Birth
-		case !f.looked && f.datedHere(name):
-			g.since = max(x.Birth, f.store.Left())
-		}
-		gaps = append(gaps, g)
+		gaps = append(gaps, f.sinceLastLook(g))
 	}
 	since := f.store.Birth()
 	for i := range f.sources {
 		src := &f.sources[i]
 		if name := (contract.Place{Container: src.Container, Path: src.Pattern}); !src.IsGlob() && holder[name] == nil {
-			gaps = append(gaps, gap{name: name, since: since, first: true})
+			gaps = append(gaps, f.sinceLastLook(gap{name: name, since: since, first: true}))
 		}
 	}
 	for _, x := range f.open {
 		if x.round == f.round && x.Birth >= since && x.src.IsGlob() && x.current() && holder[x.place()] == nil {
-			gaps = append(gaps, gap{name: x.place(), since: since, first: true})
+			gaps = append(gaps, f.sinceLastLook(gap{name: x.place(), since: since, first: true}))
 		}
 	}
 	return gaps
+}
+
+// sinceLastLook makes a gap smaller: what was there at the look before, which also looked for it if the name was nobody's
+// then, does not fill it.
+func (f *Follower) sinceLastLook(g gap) gap {
+	switch {
+	case !f.looked && f.datedHere(g.name):
+		g.since = max(g.since, f.store.Left())
+	case f.looked && !f.wasHidden: // else that look could not open all that it found
+		if n, ok := f.placeOf(g); ok {
+			if d := f.dirs[n.Parent().Real]; d != nil && d.before >= g.since {
+				g.since, g.after = d.before, d.beforeAll
+			}
+		}
+	}
+	return g
 }
 
 // datedHere says whether the files of a name are dated by the clock of this machine.
@@ -477,7 +492,7 @@ func (f *Follower) finishGone(now time.Time) error {
 		return nil
 	}
 	for _, x := range slices.Clone(f.open) {
-		if !x.gone() || x.ready || x.failed || x.fd < 0 {
+		if !x.gone() || x.ready || x.failed || x.missed && !x.held.IsZero() || x.fd < 0 {
 			continue
 		}
 		if x.original != nil {

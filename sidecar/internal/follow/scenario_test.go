@@ -278,6 +278,100 @@ func TestF5_watchingBreaks(t *testing.T) {
 	s.want(s.rest(0), "one\ntwo\nthree\nfour\nfive\n")
 }
 
+// TestB14: an earlier generation that is overwritten before it is deleted, as by shred(1), is done: nothing of it
+// comes. That holds for one without a followed name, and for one that a glob matches.
+func TestB14_shredded(t *testing.T) {
+	for _, entry := range []string{"app:/logs/app.log", "app:/logs/app.log*"} {
+		s := newStage(t, true, entry)
+		s.start()
+		want := strings.Repeat("a line of the application\n", 1000)
+		s.append("app.log", want)
+		s.want(s.rest(0), want)
+		keep, err := os.OpenFile(s.path("app.log"), os.O_WRONLY, 0) // so that it is not finished
+		must(err)
+		defer keep.Close()
+		must(os.Rename(s.path("app.log"), s.path("app.log.1")))
+		s.append("app.log", "next\n")
+		want += "next\n"
+		s.want(s.rest(0), want)
+		for size := len(want) / 4; size <= 28<<10; size += 7 << 10 {
+			_, err := keep.WriteAt(bytes.Repeat([]byte("\x01\n"), size/2), 0)
+			must(err)
+			s.want(s.rest(3*time.Second), want)
+		}
+		must(os.Remove(s.path("app.log.1")))
+		s.append("app.log", "last\n")
+		s.want(s.rest(3*time.Second), want+"last\n")
+	}
+}
+
+// TestB6: a copy that ends before what was delivered, and that is first seen after the truncation, is known by what was
+// delivered; so is that of the truncation before.
+func TestB6_copyOfWhatWasDelivered(t *testing.T) {
+	for _, rounds := range []int{1, 2} {
+		t.Run(fmt.Sprint(rounds), func(t *testing.T) {
+			s := newStage(t, true, "app:/logs/app.log*")
+			s.watches = quietWatcher{}
+			s.start()
+			s.append("app.log", "begun\n")
+			want := "begun\n"
+			s.want(s.rest(6*time.Second), want)
+			must(os.Truncate(s.path("app.log"), 0))
+			// tell lets the lines be delivered without a look for files.
+			tell := func(lines string) {
+				s.append("app.log", lines)
+				s.f.Changed(s.path("app.log"), false)
+				for range 4 {
+					_, _, err := s.sweep()
+					must(err)
+				}
+				want += lines
+				s.want(s.delivered(), want)
+			}
+			for round := range rounds {
+				var lines strings.Builder
+				for i := range 3000 {
+					fmt.Fprintf(&lines, "line %d of round %d\n", i, round)
+				}
+				tell(lines.String())
+				copied, err := os.ReadFile(s.path("app.log"))
+				must(err)
+				tell(fmt.Sprintf("after the copy %d was made\n", round))
+				must(os.WriteFile(s.path(fmt.Sprintf("app.log.%d", rounds-round)), copied, 0o644))
+				must(os.Truncate(s.path("app.log"), 0))
+				tell(fmt.Sprintf("after truncation %d\n", round))
+			}
+			s.want(s.rest(12*time.Second), want)
+			s.append("app.log", "last\n")
+			s.want(s.rest(12*time.Second), want+"last\n")
+		})
+	}
+}
+
+// TestF1: a file that is made unreadable and given its mode at once brings no sentence; one that stays so brings one.
+func TestF1_unreadableForAMoment(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can be somebody else")
+	}
+	s := newStage(t, true, "app:/logs/*.log")
+	s.user = nobody
+	s.start()
+	s.append("a.log", "one\n")
+	must(os.Chmod(s.path("a.log"), 0o600))
+	s.want(s.rest(0), "")
+	must(os.Chmod(s.path("a.log"), 0o644))
+	s.want(s.rest(6*time.Second), "one\n")
+	if s.words.Len() > 0 {
+		t.Errorf("it said %s", s.words.String())
+	}
+	s.append("b.log", "two\n")
+	must(os.Chmod(s.path("b.log"), 0o600))
+	s.want(s.rest(12*time.Second), "one\n")
+	if n := strings.Count(s.words.String(), "cannot read it"); n != 1 {
+		t.Errorf("it said %d times that it cannot read: %s", n, s.words.String())
+	}
+}
+
 // limitFiles sets how many descriptors this process may have, beside those it has.
 func limitFiles(t *testing.T, n int) {
 	t.Helper()
