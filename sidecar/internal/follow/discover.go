@@ -28,10 +28,11 @@ func (f *Follower) look(now time.Time) {
 		f.order()
 		return
 	}
+	asked := f.stale // by an event, or at the start
 	f.stale, f.crowded, f.young, f.lastFullLook = false, false, false, now
 	for again := true; again; {
 		f.round++
-		f.settled = true
+		f.settled, f.young = true, false
 		clear(f.alias)
 		f.refused = 0
 		begun := time.Now()
@@ -45,6 +46,12 @@ func (f *Follower) look(now time.Time) {
 			src := &f.sources[i]
 			found := src.tree.Glob(src.Pattern, func(n tree.Node) { f.found(src, n, holder, now) })
 			for _, err := range found.Errs {
+				if errors.Is(err, unix.EMFILE) {
+					f.limit = max(1, len(f.open)-4)
+					f.makeRoom()
+					f.settled, f.crowded = false, true
+					continue
+				}
 				f.sayFound(src, err)
 			}
 			f.settled = f.settled && !found.Linked
@@ -69,6 +76,7 @@ func (f *Follower) look(now time.Time) {
 		again = f.watch()
 		f.settled = f.settled && !f.hidden && f.dirsTell(begun)
 	}
+	f.young = f.young && asked
 	// What was made until now is told by what is found; the clock that dates files is late by a tick.
 	if !slices.ContainsFunc(f.open, func(x *file) bool { return x.unkept }) {
 		_ = f.store.SeenAt(f.begun - int64(stampAge))

@@ -26,12 +26,14 @@ func openLimit() int {
 	return max(16, int(limit.Cur)-64)
 }
 
-// makeRoom parks the file that was idle for longest, if the limit is reached. Where none
+// makeRoom parks the files that were idle for longest, while the limit is reached. Where none
 // is delivered whole, the limit is exceeded until the kernel refuses.
 func (f *Follower) makeRoom() {
-	if len(f.open) < f.limit {
-		return
+	for len(f.open) >= f.limit && f.parkOne() {
 	}
+}
+
+func (f *Follower) parkOne() bool {
 	var idle *file
 	for _, x := range f.open {
 		if x.named && !x.ready && x.original == nil && x.before == nil && (idle == nil || x.grew.Before(idle.grew)) {
@@ -39,18 +41,19 @@ func (f *Follower) makeRoom() {
 		}
 	}
 	if idle == nil {
-		return
+		return false
 	}
 	st, err := idle.stat()
 	if err != nil || st.Size != idle.Offset {
 		idle.ready = true // its turn comes first
-		return
+		return false
 	}
 	at := inode{idle.node.Dev, idle.node.Ino}
 	f.close(idle)
 	idle.changed = st.Ctim.Nano()
 	f.parked[at] = idle
 	f.real[idle.node.Real] = idle
+	return true
 }
 
 // stillParked says whether a match is a parked file to which nothing happened.
