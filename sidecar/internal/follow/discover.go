@@ -47,7 +47,7 @@ func (f *Follower) look(now time.Time) {
 			found := src.tree.Glob(src.Pattern, func(n tree.Node) { f.found(src, n, holder, now) })
 			for _, err := range found.Errs {
 				if errors.Is(err, unix.EMFILE) {
-					f.limit = max(1, len(f.open)-4)
+					f.limit = max(16, len(f.open)-4)
 					f.makeRoom()
 					f.settled, f.crowded = false, true
 					continue
@@ -172,7 +172,7 @@ func (f *Follower) found(src *source, n tree.Node, holder map[contract.Place]*fi
 	if errors.Is(err, unix.EMFILE) {
 		// The rest of the program has more descriptors than was thought. Some are for looking into
 		// directories.
-		f.limit = max(1, len(f.open)-4)
+		f.limit = max(16, len(f.open)-4)
 		f.makeRoom()
 		fd, opened, err = n.Open()
 	}
