@@ -859,6 +859,10 @@ func said(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func appendTo(ts *testscript.TestScript, name string, data []byte) {
+	// A child that another script forks just now would have the file open for writing until its exec, and
+	// the sidecar would take it for a writer.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	f, err := os.OpenFile(stageOf(ts).path(name), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
 	ts.Check(err)
 	defer f.Close()

@@ -127,7 +127,7 @@ var manners = notify.Usual
 
 // withoutEvents makes a sentence of the reason for which there is no watcher.
 func withoutEvents(err error) string {
-	const remedy = "files are polled instead, so lines come up to a second later. The sysctl fs.notify.max_user_instances of the node is how many each user has"
+	const remedy = "files are polled instead, so lines come up to a second later. The sysctl fs.inotify.max_user_instances of the node is how many each user has"
 	switch {
 	case errors.Is(err, notify.ErrReserve):
 		return fmt.Sprintf("the last inotify instances that user %d has on this node are left to the application; %s", os.Getuid(), remedy)

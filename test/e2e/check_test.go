@@ -179,8 +179,11 @@ func TestCheckRights(t *testing.T) {
 	}
 	_, roles, _ := strings.Cut(string(page), "```yaml\n")
 	roles, _, _ = strings.Cut(roles, "```")
-	apply(t, "log-bridge", roles)
+	probes := strings.LastIndex(roles, "---\n")
+	apply(t, "log-bridge", roles[:probes])
+	apply(t, "default", roles[probes:])
 	t.Cleanup(func() {
+		kubectl(t, "-n", "default", "delete", "role/log-bridge-check", "rolebinding/log-bridge-check", "--ignore-not-found")
 		kubectl(t, "delete", "clusterrole/log-bridge-check", "clusterrolebinding/log-bridge-check", "--ignore-not-found")
 		kubectl(t, "-n", "log-bridge", "delete", "role/log-bridge-check", "rolebinding/log-bridge-check", "--ignore-not-found")
 	})
@@ -208,6 +211,7 @@ func TestCheckRights(t *testing.T) {
 	reader := account("reader")
 	kubectl(t, "create", "clusterrolebinding", "log-bridge-check", "--clusterrole=log-bridge-check", "--serviceaccount="+ns+":reader")
 	kubectl(t, "-n", "log-bridge", "create", "rolebinding", "log-bridge-check", "--role=log-bridge-check", "--serviceaccount="+ns+":reader")
+	kubectl(t, "-n", "default", "create", "rolebinding", "log-bridge-check", "--role=log-bridge-check", "--serviceaccount="+ns+":reader")
 	eventually(t, "a check with the documented rights", func() (bool, string) {
 		// Other tests' pods may have findings of their own.
 		out, code := plugin(t, reader, "check", "--cluster", "--all-namespaces")

@@ -44,6 +44,9 @@ func Make(cfg contract.Config, say func(format string, args ...any)) error {
 }
 
 func makeTrees(cfg contract.Config, say func(format string, args ...any)) error {
+	if err := os.MkdirAll(cfg.Roots[0], 0o755); err != nil {
+		return fmt.Errorf("make the shared folder: %w", err)
+	}
 	// os.Root keeps links that an application put into its folders from leading out.
 	root, err := os.OpenRoot(cfg.Roots[0])
 	if err != nil {
