@@ -109,7 +109,7 @@ func (h *hooks) configureAgain(t *testing.T, reinvocation, name, ns, path string
 	hook := config["webhooks"].([]any)[0].(map[string]any)
 	hook["clientConfig"] = map[string]any{"url": "https://127.0.0.1:" + h.port + path, "caBundle": h.ca}
 	hook["namespaceSelector"] = map[string]any{"matchLabels": map[string]any{"kubernetes.io/metadata.name": ns}}
-	if !slices.Contains([]string{"/works", "/panics", "/slow"}, path) {
+	if !slices.Contains([]string{"/works", "/panics", "/slow", "/429", "/503"}, path) {
 		// What is not ours looks at all pods.
 		delete(hook, "matchConditions")
 		hook["reinvocationPolicy"] = reinvocation

@@ -49,7 +49,7 @@ var told = [reasons]struct{ name, docs string }{
 	movedFirst:   {"moved-first", "**Moved to another directory before the first look.**"},
 	silent:       {"silent", "**A rotated file whose writer is silent for a minute.**"},
 	cutShort:     {"cut-short", "**Cut, but not to nothing.**"},
-	unmetCopy:    {"unmet-copy", "**Copied, appended to and truncated between two looks**"},
+	unmetCopy:    {"unmet-copy", "**Copied, appended to and truncated while the sidecar is down.**"},
 	strangeCopy:  {"strange-copy", "**A copy that cannot be compared.**"},
 	oneTick:      {"one-tick", "**Several rotations in one tick of the kernel's clock**"},
 	firstCopy:    {"first-copy", "**Filled, copied and truncated before the first look.**"},

@@ -32,6 +32,7 @@ import (
 
 	"github.com/log-bridge/log-bridge/webhook/internal/admit"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
+	"github.com/log-bridge/log-bridge/webhook/internal/server"
 )
 
 func main() {
@@ -70,7 +71,7 @@ func run() error {
 		"/second":    copies(1, false),
 		"/removes":   removes,
 	} {
-		handler := admit.Handler(decide, slog.New(slog.NewTextHandler(os.Stderr, nil)), admit.Counter())
+		handler := server.NewReviews(admit.Handler(decide, slog.New(slog.NewTextHandler(os.Stderr, nil)), admit.Counter()), server.MaxBody, time.Hour, server.TurnedAway())
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			fmt.Println(path)
 			handler.ServeHTTP(w, r)
@@ -84,12 +85,12 @@ func run() error {
 			http.Error(w, "too many reviews at once", status)
 		})
 	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
+	httpServer := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
-		os.Exit(0) // not server.Shutdown: the slow ones never end
+		os.Exit(0) // not Shutdown: the slow ones never end
 	}()
-	return server.Serve(listener)
+	return httpServer.Serve(listener)
 }
 
 func works(ctx context.Context, pod *corev1.Pod) inject.Result {
