@@ -14,10 +14,9 @@ func TestRoom(t *testing.T) {
 	ns := namespace(t)
 	// What stays on the node. Pods of other tests that are still ending give their room back.
 	free := resource.MustParse(kubectl(t, "get", "nodes", "-o", "jsonpath={.items[0].status.allocatable.cpu}"))
-	for _, of := range []string{"log-bridge", "kube-system"} {
-		for _, request := range strings.Fields(kubectl(t, "-n", of, "get", "pods", "-o", "jsonpath={.items[*].spec.containers[*].resources.requests.cpu}")) {
-			free.Sub(resource.MustParse(request))
-		}
+	staying := `go-template={{range .items}}{{if not .metadata.deletionTimestamp}}{{range .spec.containers}}{{with .resources.requests}}{{with .cpu}}{{.}} {{end}}{{end}}{{end}}{{end}}{{end}}`
+	for _, request := range strings.Fields(kubectl(t, "get", "pods", "-A", "-o", staying)) {
+		free.Sub(resource.MustParse(request))
 	}
 	pod := func(name, annotations string) string {
 		return fmt.Sprintf(`

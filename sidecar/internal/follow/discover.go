@@ -39,7 +39,11 @@ func (f *Follower) look(now time.Time) {
 		f.begun, f.wasHidden = begun.UnixNano(), f.hidden
 		for name, d := range f.dirs {
 			d.before, d.beforeAll = d.found.changed, d.at-d.found.changed >= int64(d.found.age())
+			was := d.found.inode
 			d.found, d.at = stampOf(name), f.begun // before it is listed, lest a change in between go unseen
+			if d.found.inode != was {
+				d.before, d.beforeAll = 0, false // that look listed another directory
+			}
 		}
 		holder := f.holders()
 		for i := range f.sources {

@@ -272,6 +272,9 @@ func (o *oracle) started() { o.rested, o.swapped = false, false }
 func (o *oracle) stopped() {
 	for _, x := range o.inodes {
 		m := o.mind(x)
+		if c := x.copyOf; c != nil && !m.known && c.log != nil && o.names[c.log.path()] != c {
+			o.doubt(x, unmetCopy) // made just before, it counts as a generation that was missed
+		}
 		m.known, m.parted = false, x.copyOf != nil
 		if !m.recorded || o.wasFull {
 			m.seen, m.ever = false, false
@@ -551,9 +554,13 @@ func (o *oracle) line(line string) error {
 			return nil
 		}
 		if rest[0] != '<' && before == nil {
+			longest := ""
 			for piece := range o.torn {
-				rest = strings.TrimPrefix(rest, piece)
+				if strings.HasPrefix(rest, piece) && len(piece) > len(longest) {
+					longest = piece
+				}
 			}
+			rest = rest[len(longest):]
 		}
 		end := strings.IndexByte(rest, '>')
 		if rest[0] != '<' || end < 0 {

@@ -472,7 +472,7 @@ func (f *Follower) adopt(n tree.Node, src *source, path string, ok func(*file) b
 		return
 	}
 	x.behind, x.grew = true, now
-	x.missed = known < 0 && f.looked
+	x.missed = known < 0
 }
 
 // sourceOf finds a source of a container, for a file of the checkpoint.

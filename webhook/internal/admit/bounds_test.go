@@ -479,7 +479,7 @@ func TestTooLargeAndDeclined(t *testing.T) {
 		`"log-bridge.dev/files":"/x","kubernetes.io/config.mirror":"x"`:                    "left-alone",
 		`"log-bridge.dev/files":"/x","log-bridge.dev/status":"{\"version\":\"\",\"x\":0}"`: "left-alone",
 	} {
-		for _, containers := range []string{strings.Repeat(`{},`, 2000) + `{}`, `{"name":"` + strings.Repeat("x", 3<<20) + `"}`} {
+		for _, containers := range []string{strings.Repeat(`{},`, 2000) + `{}`, `{"name":"` + strings.Repeat("x", inject.MaxPod) + `"}`} {
 			s := serve(t, decide)
 			a := s.ask(t, `{"metadata":{"annotations":{`+annotations+`}},"spec":{"containers":[`+containers+`]}}`)
 			if want == "left-alone" && !a.Allowed || want != "left-alone" && (a.Allowed || !strings.Contains(a.Result.Message, "[LB0207]")) {

@@ -22,9 +22,9 @@ import (
 // more than 100 ms and 16 MiB, whatever the API server sends. They are far above what a
 // node can run.
 const (
-	// MaxPod is how many bytes a pod's JSON may have: the API server takes no larger object,
-	// and etcd stores none of half the size.
-	MaxPod = 3 << 20
+	// MaxPod is how many bytes a pod's JSON may have. The API server takes requests of 3 MiB and
+	// adds defaults and managed fields; etcd stores no object of half the size.
+	MaxPod = 3<<20 + 256<<10
 	// MaxValues is how many values a pod's JSON may have: objects, and items and fields.
 	// Without a bound, three bytes of it could become a few hundred of memory.
 	MaxValues = 30_000
@@ -275,6 +275,11 @@ func (p *planner) checkBounds() {
 		}
 		if len(s.Image) > maxImage {
 			p.say(LB0208, "container %s: the image's name %s has %d bytes, which is more than an image's name can have", s.Name, s.Image, len(s.Image))
+		}
+		for _, m := range s.VolumeMounts {
+			if n := max(len(m.MountPath), len(m.SubPath)); n > maxPath {
+				p.say(LB0309, "container %s mounts volume %s at a path of %d bytes, and Linux takes at most %d; use a shorter one", s.Name, m.Name, n, maxPath)
+			}
 		}
 		p.checkQuantities(words("container "+contract.Brief(s.Name)), s.Resources.Requests, s.Resources.Limits)
 	}

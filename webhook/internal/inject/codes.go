@@ -149,7 +149,7 @@ var Codes = []Row{
 	{LB0204, Mistake, "kubectl.kubernetes.io/default-container names no container of the pod", "Correct it, or name the container in the entry."},
 	{LB0205, Mistake, "Mount of the sidecar's volume", "Take the mount of a volume named log-bridge away: it would show the sidecar's own files."},
 	{LB0206, Mistake, "Parts of an earlier injection that do not fit", "Take all parts of log-bridge out of the manifest, or make the pod from the template it came from."},
-	{LB0207, Mistake, "Pod that is too large", "Make it smaller. A pod has at most 3 MiB of JSON, 30,000 fields and items, and 1,000 containers."},
+	{LB0207, Mistake, "Pod that is too large", "Make it smaller. A pod has at most 3.25 MiB of JSON, 30,000 fields and items, and 1,000 containers."},
 	{LB0208, Mistake, "Name that is too long", "Shorten it. Kubernetes takes 63 characters for containers and volumes."},
 	{LB0209, Mistake, "Additions that are too large", "Write fewer files, or globs for many."},
 	{LB0210, Warning, "Container that mounts log-bridge's volume before the sidecar starts", "Another webhook has added it. Where it saw a directory in place of a file, the kubelet cannot start it a second time. Let that webhook's configuration come first in the order of names, or have it add the container without the application's mounts."},

@@ -2,6 +2,7 @@ package inject_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +18,10 @@ import (
 // TestSayings has a line or more for each code: annotations and a pod, and each
 // sentence that is said.
 func TestSayings(t *testing.T) {
+	var long strings.Builder
+	for i := range 80 {
+		fmt.Fprintf(&long, "{name: v, mountPath: /logs/%d, subPath: %s}, ", i, strings.Repeat("a", 4000))
+	}
 	const app = "containers: [{name: app, image: a}]"
 	mounted := func(mount, volume string) string {
 		return "containers: [{name: app, image: a, volumeMounts: [{name: v, " + mount + "}]}, {name: writer, image: w, volumeMounts: [{name: v, mountPath: /w}]}]\nvolumes: [{name: v, " + volume + "}]"
@@ -125,7 +130,9 @@ func TestSayings(t *testing.T) {
 			"container app: the image's name " + strings.Repeat("a", 128) + "… has 1025 bytes, which is more than an image's name can have [LB0208]"}},
 		{"a volume's name longer than Kubernetes takes", files("/x"), app + "\nvolumes: [{name: " + strings.Repeat("a", 64) + ", emptyDir: {}}]", []string{
 			"the volume's name " + strings.Repeat("a", 64) + " has 64 bytes, and Kubernetes takes at most 63 [LB0208]"}},
-		{"subPaths that no program could be told", files("/logs/**"), "containers: [{name: app, image: a, volumeMounts: [{name: v, mountPath: /logs/v, subPath: " + strings.Repeat("a", 256<<10) + "}]}]\nvolumes: [{name: v, emptyDir: {}}]", []string{
+		{"a subPath that Linux cannot have", files("/logs/**"), "containers: [{name: app, image: a, volumeMounts: [{name: v, mountPath: /logs/v, subPath: " + strings.Repeat("a", 5000) + "}]}]\nvolumes: [{name: v, emptyDir: {}}]", []string{
+			"container app mounts volume v at a path of 5000 bytes, and Linux takes at most 4096; use a shorter one [LB0309]"}},
+		{"subPaths that no program could be told", files("/logs/**"), "containers: [{name: app, image: a, volumeMounts: [" + long.String() + "]}]\nvolumes: [{name: v, emptyDir: {}}]", []string{
 			"log-bridge would add more than 262144 bytes to the pod; write fewer files, or globs for many [LB0209]"}},
 
 		{"a ConfigMap", files("/c/x.log"), mounted("mountPath: /c", "configMap: {name: c}"), []string{
