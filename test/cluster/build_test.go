@@ -82,8 +82,11 @@ func TestPack(t *testing.T) {
 	}
 	for file, want := range map[string]image{
 		"Dockerfile.sidecar": {
-			config:  imageConfig{Env: []string{searchPath, "GOMAXPROCS=1"}, Entrypoint: []string{"/bin/log-bridge"}, WorkingDir: "/", User: "65532:65532"},
-			entries: []entry{{path: "/bin/log-bridge", file: filepath.Join(folder, "log-bridge")}},
+			config: imageConfig{Env: []string{searchPath, "GOMAXPROCS=1"}, Entrypoint: []string{"/bin/log-bridge"}, WorkingDir: "/", User: "41932:41932"},
+			entries: []entry{
+				{path: "/bin/log-bridge", mode: 0o111, file: filepath.Join(folder, "log-bridge")},
+				{path: "/bin/log-bridge.readable", mode: 0o555, file: filepath.Join(folder, "log-bridge")},
+			},
 		},
 		"Dockerfile.webhook": {
 			config:  imageConfig{Env: []string{searchPath}, Entrypoint: []string{"/bin/log-bridge-webhook"}, WorkingDir: "/", User: "65532:65532"},
@@ -99,6 +102,7 @@ func TestPack(t *testing.T) {
 		"FROM scratch\nRUN true\n":                            `the last stage has "RUN true"`,
 		"FROM scratch\nCOPY here /there\n":                    `the last stage has "COPY here /there"`,
 		"FROM scratch\nCOPY --from=b /bin/absent /bin/x\n":    "no such file",
+		"FROM scratch\nCOPY --from=b --link /x /y\n":          `COPY has "--link"`,
 		"FROM scratch\nUSER 1\nFROM busybox\n":                `is from "busybox"`,
 		"FROM scratch\nENTRYPOINT /bin/sh\n":                  `the last stage has "ENTRYPOINT /bin/sh"`,
 		"FROM golang AS build\nRUN true\nFROM scratch AS x\n": `is from "scratch AS x"`,

@@ -38,7 +38,7 @@ type imageConfig struct {
 // An entry is a folder, a link or a copy of a file.
 type entry struct {
 	path string // in the image
-	mode int64  // permission bits of a folder
+	mode int64  // permission bits: of a folder; of a file, 0 for those it has on this machine
 	link string // where a link points to
 	file string // the file of this machine that is copied
 	text string // or else the content
@@ -128,7 +128,7 @@ func writeLayer(w io.Writer, entries []entry) error {
 		switch {
 		case e.link != "":
 			header.Typeflag, header.Linkname, header.Mode = tar.TypeSymlink, e.link, 0o777
-		case e.mode != 0:
+		case e.mode != 0 && e.file == "":
 			header.Typeflag, header.Name, header.Mode = tar.TypeDir, e.path+"/", e.mode
 		case e.file != "":
 			file, err := os.Open(e.file)
@@ -141,7 +141,7 @@ func writeLayer(w io.Writer, entries []entry) error {
 				return err
 			}
 			// The time too: Python compares it with the one in its compiled files.
-			header.Mode, header.Size, header.ModTime = int64(info.Mode().Perm()), info.Size(), info.ModTime()
+			header.Mode, header.Size, header.ModTime = cmp.Or(e.mode, int64(info.Mode().Perm())), info.Size(), info.ModTime()
 			if err := layer.WriteHeader(header); err != nil {
 				return err
 			}

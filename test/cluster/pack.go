@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 )
 
@@ -65,19 +66,25 @@ func lastStage(dockerfile, folder string) (image, error) {
 			i.config.WorkingDir = "/"
 		case base != "scratch":
 			// of another stage
-		case word == "COPY" && len(fields) == 3 && strings.HasPrefix(fields[0], "--from="):
-			from := filepath.Join(folder, path.Base(fields[1]))
-			if _, err := os.Stat(from); err != nil {
+		case word == "COPY" && len(fields) >= 3 && strings.HasPrefix(fields[0], "--from="):
+			e := entry{path: fields[len(fields)-1], file: filepath.Join(folder, path.Base(fields[len(fields)-2]))}
+			for _, option := range fields[1 : len(fields)-2] {
+				mode, ok := strings.CutPrefix(option, "--chmod=")
+				if e.mode, err = strconv.ParseInt(mode, 8, 64); !ok || err != nil {
+					return i, fmt.Errorf("COPY has %q, which pack does not know; it knows --from and --chmod", option)
+				}
+			}
+			if _, err := os.Stat(e.file); err != nil {
 				return i, err
 			}
-			i.entries = append(i.entries, entry{path: fields[2], file: from})
+			i.entries = append(i.entries, e)
 		case word == "ENV" && len(fields) == 1 && strings.Contains(rest, "="):
 			i.config.Env = append(i.config.Env, rest)
 		case word == "USER" && len(fields) == 1:
 			i.config.User = rest
 		case word == "ENTRYPOINT" && json.Unmarshal([]byte(rest), &i.config.Entrypoint) == nil:
 		default:
-			return i, fmt.Errorf("the last stage has %q, which pack does not know; it knows COPY --from, ENV KEY=VALUE, USER and ENTRYPOINT [\"…\"]", line)
+			return i, fmt.Errorf("the last stage has %q, which pack does not know; it knows COPY --from --chmod, ENV KEY=VALUE, USER and ENTRYPOINT [\"…\"]", line)
 		}
 	}
 	if base != "scratch" {

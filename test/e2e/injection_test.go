@@ -203,7 +203,8 @@ spec:
 }
 
 // A pod is deleted while it writes: what it wrote before it ended is all there, with each way of
-// sharing.
+// sharing. It pauses now and then, so that the kubelet does not rotate the sidecar's log (10 MiB) meanwhile:
+// kubectl logs -f may miss the end of a rotated one.
 func TestDeletedUnderLoad(t *testing.T) {
 	for way, file := range map[string]string{"volume": "/data/app.log", "directory": "/var/log/app/app.log", "file": "/srv/app.log"} {
 		t.Run(way, func(t *testing.T) {
@@ -224,7 +225,7 @@ spec:
     - -c
     - |
       trap 'echo "last $i" >> FILE; exit 0' TERM
-      i=0; while true; do i=$((i+1)); echo "line $i" >> FILE; done
+      i=0; while true; do i=$((i+1)); echo "line $i" >> FILE; [ $((i % 1000)) != 0 ] || sleep 0.1; done
 `, "FILE", file))
 			eventually(t, "the first line", func() (bool, string) {
 				out, err := tryKubectl("-n", ns, "logs", "loaded", "-c", "log-bridge", "--limit-bytes=100")
