@@ -66,7 +66,7 @@ func serveFlags(o *options) *flag.FlagSet {
 	fs.DurationVar(&o.timeout, "review-timeout", 10*time.Second, "how long a review may take, its body included; the webhook's timeoutSeconds, since nobody listens after it")
 	fs.IntVar(&o.connections, "connections", 250, "how many `CONNECTIONS` to the webhook's port may be open at once")
 	fs.BoolVar(&o.http2, "http2", false, "allow HTTP/2, which API servers do not use for webhooks")
-	fs.StringVar(&o.clientCA, "client-ca", "", "`FILE` with the authorities, PEM, that sign the API servers' client certificates; without it, whoever reaches the port may ask")
+	fs.StringVar(&o.clientCA, "client-ca", "", "`FILE` with the authorities, PEM, that sign the API servers' client certificates; without it, any client that reaches the port is answered")
 	fs.StringVar(&o.clientNames, "client-names", "", "common `NAMES` that a client certificate may have, separated by commas (default: any)")
 	fs.StringVar(&o.inject.Release, "release", "", "`NAMESPACE/NAME` of the chart's release, for the status of injected pods")
 
