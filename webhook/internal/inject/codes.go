@@ -99,6 +99,7 @@ const (
 	LB0318 Code = "LB0318"
 	LB0319 Code = "LB0319"
 	LB0320 Code = "LB0320"
+	LB0321 Code = "LB0321"
 	LB0401 Code = "LB0401"
 	LB0402 Code = "LB0402"
 	LB0403 Code = "LB0403"
@@ -174,6 +175,7 @@ var Codes = []Row{
 	{LB0318, Mistake, "Volume that the pod has for reading only", "Take readOnly away from the volume, or name a path that the container can write."},
 	{LB0319, Mistake, "File in /dev/shm without a volume", "Mount a volume there, such as an emptyDir with medium: Memory."},
 	{LB0320, Warning, "Shared directory that may hold more than logs", "A restart of the container finds in it what the container left. Keep pid files, locks and sockets elsewhere, or share less: the log alone, or a directory of the logs' own."},
+	{LB0321, Warning, "reclaim with a glob that may match more than logs", "Write a glob that only logs match, such as /srv/app/*.log: what is delivered is freed, and reads as zeros afterwards."},
 	{LB0401, Warning, "Containers that run as different users", "Set log-bridge.dev/run-as-user if files with mode 0600 must be read."},
 	{LB0402, Mistake, "run-as-user 0 where no container may be root", "Use the application's user."},
 	{LB0403, Mistake, "Unequal request and limit in a Guaranteed pod", "Make them equal: the pod would lose its QoS class."},

@@ -248,6 +248,9 @@ func TestSayings(t *testing.T) {
 			"/app of container app is shared whole, so its files outlive a restart of the container, also a pid file, lock or socket; keep those elsewhere, such as in /run, or write the logs to a directory of their own, such as /app/logs [LB0320]"}},
 		{"a directory of a container that never starts again", files("/app/*.log"), app + "\nrestartPolicy: Never", nil},
 		{"the same, by the container's own policy", files("/app/*.log"), "containers: [{name: app, image: a, restartPolicy: Never}]", nil},
+		{"reclaim with a glob for anything", files("/srv/logs/*\nlog-bridge.dev/reclaim: 'true'"), app, []string{
+			"log-bridge.dev/reclaim: app:/srv/logs/* may match files that are no logs, and what is delivered of those is freed too, so the application finds zeros there; write a glob that only logs match, such as /srv/logs/*.log [LB0321]"}},
+		{"reclaim with globs for logs", files("/srv/logs/*.log, /srv/logs/app-log.*, /srv/logs/*.out\nlog-bridge.dev/reclaim: 'true'"), app, nil},
 		{"logs in a directory of their own", files("/var/log/app/*.log, /app/logs/x.log, /srv/Log-Files_2/*, /opt/app-log/*.log, /home/x/.pm2/logs/*"), app, nil},
 		{"one log beside the program", files("/app/app.log"), app, nil},
 

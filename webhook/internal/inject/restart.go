@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"path"
 	"slices"
 	"strings"
 	"unicode"
@@ -44,4 +45,14 @@ func holdsLogs(dir string) bool {
 	return slices.ContainsFunc(words, func(word string) bool {
 		return slices.Contains([]string{"log", "logs", "logfile", "logfiles", "logging"}, word)
 	})
+}
+
+// namesLogs says whether a glob matches nothing but logs, going by the last part of it.
+func namesLogs(pattern string) bool {
+	switch base := path.Base(pattern); path.Ext(base) {
+	case ".out", ".err":
+		return true
+	default:
+		return holdsLogs(base)
+	}
 }

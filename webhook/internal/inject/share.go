@@ -98,6 +98,9 @@ func (p *planner) shareAll() {
 				p.say(LB0315, "%s: nothing is freed of %s, which lies in the pod's own volume %s", annotation(contract.KeyReclaim), w.Entry, w.share.Volume)
 			}
 		case ByDirectory:
+			if p.set.reclaim && w.IsGlob() && !namesLogs(w.Pattern) {
+				p.say(LB0321, "%s: %s may match files that are no logs, and what is delivered of those is freed too, so the application finds zeros there; write a glob that only logs match, such as %s/*.log", annotation(contract.KeyReclaim), w.Entry, w.dir)
+			}
 			w.share.Directory, w.share.Seeded = w.dir, p.set.seed
 			p.mountDirectory(w.source, w.dir)
 		case ByFile:
