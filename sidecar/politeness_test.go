@@ -196,7 +196,7 @@ func TestUserOfTheImage(t *testing.T) {
 	if want := fmt.Sprintf("\nUSER %d:%d\n", contract.User, contract.User); !strings.Contains(string(text), want) {
 		t.Errorf("Dockerfile.sidecar lacks %q", want)
 	}
-	if !strings.Contains(string(text), "/out"+contract.ReadableProgram+" ") {
+	if !strings.Contains(string(text), "--chmod=0555 /out/log-bridge "+contract.ReadableProgram+"\n") {
 		t.Errorf("Dockerfile.sidecar does not make %s", contract.ReadableProgram)
 	}
 }

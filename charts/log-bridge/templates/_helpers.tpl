@@ -86,7 +86,7 @@ change of the mode deletes nothing that the other has made.
 {{/* The namespaces that are left out by name, as JSON. */}}
 {{- define "log-bridge.excludedNamespaces" -}}
 {{- $own := ternary (list .Release.Namespace) list .Values.webhook.excludeOwnNamespace -}}
-{{- concat .Values.webhook.excludedNamespaces $own | uniq | toJson -}}
+{{- concat (.Values.webhook.excludedNamespaces | default list) $own | uniq | toJson -}}
 {{- end -}}
 
 {{/* Whether there is a helm test: in a namespace that is left out it could only fail. */}}
