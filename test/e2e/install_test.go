@@ -19,6 +19,10 @@ func TestUninstallLeavesNothing(t *testing.T) {
 	objects := func() []string {
 		out := kubectl(t, "get", strings.Join(kinds, ","), "-A", "-o", "custom-columns=KIND:.kind,NS:.metadata.namespace,NAME:.metadata.name", "--no-headers")
 		all := strings.Split(out, "\n")
+		for i, o := range all {
+			// kubectl pads to the longest name of the whole list, which another test may have brought.
+			all[i] = strings.Join(strings.Fields(o), " ")
+		}
 		slices.Sort(all)
 		// Those of other tests are not ours to judge.
 		return slices.DeleteFunc(all, func(o string) bool {
