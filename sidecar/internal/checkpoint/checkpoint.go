@@ -94,6 +94,7 @@ type Store struct {
 	slots int   // pairs in the file
 	free  []int // pairs without a record
 	first bool
+	mark  string // the name of the mark of a first scan that was not completed
 	birth int64
 	seen  *os.File // whose date SeenAt sets; nil: it cannot be had
 	left  int64
@@ -136,7 +137,11 @@ func Open(dir string) (*Store, map[int]Record, error) {
 		f.Close()
 		return nil, nil, fmt.Errorf("open the checkpoint: %w", err)
 	}
-	s := &Store{f: f, first: st.Size() == 0, birth: birth(f)}
+	s := &Store{f: f, mark: filepath.Join(dir, "first"), birth: birth(f)}
+	if s.first, err = s.isFirst(st.Size()); err != nil {
+		f.Close()
+		return nil, nil, err
+	}
 	s.openSeen(filepath.Join(dir, "seen"))
 	s.slots = int((st.Size() + 2*SlotSize - 1) / (2 * SlotSize))
 	s.turn = make([]byte, s.slots)
@@ -211,8 +216,46 @@ func (s *Store) SeenAt(t int64) error {
 	return nil
 }
 
-// First says whether there was no checkpoint at all: the sidecar's first start.
+// First says whether no scan was completed before: it is the sidecar's first start, or an earlier one was killed
+// within its first scan.
 func (s *Store) First() bool { return s.first }
+
+// isFirst makes the mark of a first scan where there was no checkpoint, and says whether there is one.
+func (s *Store) isFirst(size int64) (bool, error) {
+	if size > 0 {
+		var st unix.Stat_t
+		return unix.Lstat(s.mark, &st) == nil, nil
+	}
+	f, err := os.OpenFile(s.mark, os.O_CREATE|os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if err != nil {
+		return false, fmt.Errorf("mark the first scan: %w", err)
+	}
+	return true, f.Close()
+}
+
+// Scanned notes that a scan is completed and everything that it found is kept.
+func (s *Store) Scanned() error {
+	if !s.first {
+		return nil
+	}
+	s.first = false
+	if err := s.Sync(); err != nil {
+		return err
+	}
+	if err := os.Remove(s.mark); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("note that the first scan is completed: %w", err)
+	}
+	// The node may end at any time: then the mark must not be back.
+	dir, err := os.Open(filepath.Dir(s.mark))
+	if err != nil {
+		return fmt.Errorf("sync the directory of the checkpoint: %w", err)
+	}
+	defer dir.Close()
+	if err := dir.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("sync the directory of the checkpoint: %w", err)
+	}
+	return nil
+}
 
 // Alloc returns a pair without a record.
 func (s *Store) Alloc() int {

@@ -2,210 +2,226 @@ package follow
 
 import (
 	"bytes"
-	"path"
-	"strings"
 	"time"
 
-	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
+	"github.com/log-bridge/log-bridge/sidecar/internal/cursor"
+	"github.com/log-bridge/log-bridge/sidecar/internal/scan"
+	"github.com/log-bridge/log-bridge/sidecar/internal/tree"
 	"golang.org/x/sys/unix"
 )
 
-// A rotation by copytruncate copies a file and then truncates it. What was not
-// delivered before the truncation is in the copy alone, and what was delivered must
-// not come again where the copy has a name that a source matches. Copies are
-// known by their content, so that no rotation need be configured:
-//
-//   - A new file whose name extends that of a followed one, and whose bytes are the
-//     first bytes of that file, is held: nothing of it is delivered until it
-//     differs (then it is a log of its own) or its original is truncated.
-//   - When a file is truncated, a file with the same head and the same anchor at the
-//     same offset is the copy: it is delivered from there on.
+// smallest is the size in bytes from which on equal content is proof that one file is the copy of another.
+const smallest = cursor.Window
 
-// likeness says how much a name looks like that of a copy.
-type likeness int
-
-const (
-	unlike likeness = iota
-	// perhaps is app-2.log for app.log: a copy, or a log beside it.
-	perhaps
-	// likely is app.log.1 or app.log-20260102 for app.log.
-	likely
-)
-
-// heldFor is how long a file that is only perhaps a copy is held.
-const heldFor = 2 * time.Second
-
-// looksLikeCopyOf compares the names of a file and of its possible original.
-func looksLikeCopyOf(name, original string) likeness {
-	name, original = path.Base(name), path.Base(original)
-	if rest, ok := strings.CutPrefix(name, original); ok && rest != "" {
-		if rest[0] == '.' || rest[0] == '-' || rest[0] == '_' {
-			return likely
-		}
-		return unlike
-	}
-	ext := path.Ext(original)
-	stem := strings.TrimSuffix(original, ext)
-	if len(name) > len(original) && stem != "" && strings.HasPrefix(name, stem) && strings.HasSuffix(name, ext) {
-		return perhaps
-	}
-	return unlike
+// hold is why nothing of a file is delivered.
+type hold struct {
+	original *file // whose copy it seems to be; nil after a restart, until it is judged
+	since    time.Time
+	sizeThen int64
+	// missed says that the file was taken for a generation that came and went between two scans.
+	missed bool
 }
 
-// heldAsCopy decides whether a file of which nothing is delivered is held. ending says
-// that this is the last look at it.
-func (f *Follower) heldAsCopy(x *file, now time.Time, ending bool) bool {
-	if x.Offset > 0 || x.Flags&checkpoint.Copy != 0 || x.own {
+// isHeld decides whether a file of which nothing is delivered is held. ending says that nothing will change any more.
+func (f *Follower) isHeld(x *file, now time.Time, ending bool) bool {
+	if x.Offset > 0 || x.origin == own || x.origin == copied {
 		return false
 	}
-	st, err := x.stat()
-	if err != nil || st.Size == 0 {
-		x.original = nil
+	size, ok := x.size()
+	if ok {
+		size = cursor.DataEnd(x, size, f.buf)
+	}
+	if !ok || size == 0 {
+		f.release(x, undecided)
 		return false
 	}
-	if x.missed {
-		switch f.likeFinished(x, st.Size) {
-		case likely:
-			f.settle(x)
-			return true
-		case perhaps:
-			if x.held.IsZero() || st.Size != x.heldSize {
-				x.held, x.heldSize = now, st.Size
-			}
-			if !ending && now.Sub(x.held) < heldFor {
-				return true
-			}
-		case unlike:
-		}
-		x.missed, x.held = false, time.Time{}
+	if x.missed && f.isCopyOfFinished(x, size, now, ending) {
+		return true
 	}
-	var original *file
-	wait := false
-	for _, k := range f.open {
-		if k == x || k.original == x {
-			continue // of two, only one waits for the other
-		}
-		like := unlike
-		if k.Container == x.Container {
-			like = looksLikeCopyOf(x.node.Real, k.node.Real)
-			if like == unlike && k.older(x, st.Size) {
-				// A backup may have been copied before the original was renamed.
-				like = looksLikeCopyOf(x.node.Real, k.Path)
+	others, q := f.compare(x, size)
+	q.held, q.ending = now.Sub(x.since), ending
+	if x.original == nil {
+		q.held = 0
+	}
+	v, of := judge(q)
+	switch v {
+	case later:
+		for i, k := range others {
+			if q.others[i].like != unlike && !q.others[i].intact {
+				k.ready = true
 			}
 		}
-		if like == unlike && (k == x.original || x.original == nil && x.Flags&checkpoint.Held != 0) {
-			like = likely // one of them was renamed since
-		}
-		if like == unlike {
-			continue
-		}
-		if !k.intact() {
-			// Truncated, and not yet noticed: that comes first, since it looks for
-			// the copy. When it is done x is judged again.
-			k.ready, wait = true, true
-			continue
-		}
-		if original != nil || !x.headOf(k, st.Size) || !x.endsWithin(k, st.Size) {
-			continue
-		}
+		return true
+	case aCopy:
 		if x.original == nil {
-			x.held = now
+			x.since = now
 		}
-		wentAway := k == x.original && !k.named // with all of its bytes: no log beside it
-		switch {
-		case like == perhaps && (ending || now.Sub(x.held) >= heldFor && !wentAway):
-			continue
-		case ending && st.Size < checkpoint.Window:
-			// A few bytes may well be the same in two logs.
-			continue
-		}
-		original = k
-	}
-	switch {
-	case wait:
-		return true
-	case original == nil && f.knownByItsPast(x, st.Size):
-		return x.Offset == st.Size
-	case original != nil:
-		x.original = original
-		if x.Flags&checkpoint.Held == 0 {
-			x.Flags |= checkpoint.Held
-			f.keep(x)
+		x.original = others[of]
+		if x.origin != held {
+			x.origin = held
+			f.record.keep(x)
 		}
 		return true
+	case itself:
 	}
-	x.original, x.own = nil, true
-	x.Flags &^= checkpoint.Held
+	if f.knownByItsPast(x, size) {
+		return x.Offset == size
+	}
+	f.release(x, own)
 	return false
 }
 
-// likeFinished compares a file of size bytes, which is taken for a generation that was missed, with those of its name that are
-// finished: likely is that it is a copy of one, as logrotate's renamecopy makes it; perhaps, that it becomes one.
-func (f *Follower) likeFinished(x *file, size int64) likeness {
-	like := unlike
-	for _, c := range f.closed {
-		if c.Flags&checkpoint.Done == 0 || c.place() != x.place() || size > c.Offset || c.Offset == 0 || len(c.Head) == 0 {
-			continue
-		}
-		switch {
-		case !x.holds(c.Head[:min(size, int64(len(c.Head)))], 0):
-		case size < c.Offset:
-			like = max(like, perhaps)
-		case x.holds(c.Anchor, size-int64(len(c.Anchor))):
-			return likely
-		}
-	}
-	return like
+// release ends the holding of a file.
+func (f *Follower) release(x *file, o origin) {
+	x.original, x.origin = nil, o
 }
 
-// older says whether x was there before y, a file of size bytes, so that y may be its copy.
-// Of two that were born in one tick of the clock, or whose births are not known, only one
-// may be a copy of the other.
+// compare compares a file of size bytes with all that it may be a copy of.
+func (f *Follower) compare(x *file, size int64) (others []*file, q question) {
+	q.size = size
+	compared := map[*file]bool{x: true}
+	add := func(k *file) {
+		if compared[k] || k.original == x { // of two, only one waits for the other
+			return
+		}
+		compared[k] = true
+		c := comparison{waitsFor: k == x.original, named: k.presence == named}
+		if k.place.Container == x.place.Container {
+			c.like = looksLikeCopyOf(x.node.Real, k.node.Real)
+			if c.like == unlike && k.older(x, size) {
+				// A backup may have been copied before the original was renamed.
+				c.like = looksLikeCopyOf(x.node.Real, k.place.Path)
+			}
+		}
+		if c.like == unlike && (c.waitsFor || x.original == nil && x.origin == held) {
+			c.like = likely // one of them was renamed since
+		}
+		if c.like == unlike {
+			return
+		}
+		if c.intact = k.Intact(k); c.intact {
+			c.same = x.beginsAs(k, size) && x.endsWithin(k, size)
+		}
+		others, q.others = append(others, k), append(q.others, c)
+	}
+	f.index.originals(x, add)
+	if x.original != nil {
+		add(x.original)
+	} else if x.origin == held {
+		for _, k := range f.index.open {
+			add(k)
+		}
+	}
+	return others, q
+}
+
+// isCopyOfFinished compares a file of size bytes, which is taken for a generation that was missed, with those of its
+// name that are finished: it may be a copy of one, as logrotate's renamecopy makes it, or become one.
+func (f *Follower) isCopyOfFinished(x *file, size int64, now time.Time, ending bool) bool {
+	like := unlike
+	f.index.known(func(c *file) {
+		if c.presence != finished || c.place != x.place || size > c.Offset || c.Offset == 0 || len(c.Head) == 0 {
+			return
+		}
+		switch {
+		case !cursor.Holds(x, c.Head[:min(size, int64(len(c.Head)))], 0):
+		case size < c.Offset:
+			like = max(like, perhaps)
+		case cursor.Holds(x, c.Anchor, size-int64(len(c.Anchor))):
+			like = likely
+		}
+	})
+	switch like {
+	case likely:
+		f.settle(x)
+		return true
+	case perhaps:
+		if x.since.IsZero() || size != x.sizeThen {
+			x.since, x.sizeThen = now, size
+		}
+		if !ending && now.Sub(x.since) < heldFor {
+			return true
+		}
+	case unlike:
+	}
+	x.hold = hold{original: x.original}
+	return false
+}
+
+// knownByItsPast settles a file that is a copy of what another one held before it was truncated: what was delivered of
+// that is not delivered again, and what was not is.
+func (f *Follower) knownByItsPast(x *file, size int64) (known bool) {
+	f.index.originals(x, func(k *file) {
+		if known || k == x || len(k.pasts) == 0 || k.place.Container != x.place.Container {
+			return
+		}
+		like := looksLikeCopyOf(x.node.Real, k.node.Real)
+		if like == unlike {
+			return
+		}
+		for i := range k.pasts {
+			p := &k.pasts[i]
+			delivered, ok := x.isCopyOfPast(p, size, like)
+			switch {
+			case !ok:
+				continue
+			case delivered == size:
+				f.settle(x)
+			default:
+				x.stderr = k.stderr
+				x.continues(p.head, p.anchor, delivered)
+				f.index.relabel(x, x.src, k.place)
+				x.log.sort()
+				f.record.keep(x)
+			}
+			known = true
+			return
+		}
+	})
+	return known
+}
+
+// older says whether x was there before y, a file of size bytes, so that y may be its copy. Of two that were born in one
+// tick of the clock, or whose births are not known, only one may be a copy of the other.
 func (x *file) older(y *file, size int64) bool {
 	if x.Birth != y.Birth {
 		return x.Birth < y.Birth
 	}
-	st, err := x.stat()
-	return err == nil && (st.Size > size || st.Size == size && x.pair < y.pair)
+	own, ok := x.size()
+	return ok && (own > size || own == size && x.pair < y.pair)
 }
 
-// intact says whether what was delivered of a file is still in it, going by its head and
-// anchor.
-func (x *file) intact() bool {
-	return x.holds(x.Head, 0) && x.holds(x.Anchor, x.Offset-int64(len(x.Anchor)))
-}
-
-// headOf says whether x, of size bytes, begins as k begins.
-func (x *file) headOf(k *file, size int64) bool {
-	var head [checkpoint.Window]byte
-	n, err := k.pread(head[:min(size, checkpoint.Window)], 0)
-	return err == nil && int64(n) == min(size, checkpoint.Window) && x.holds(head[:n], 0)
+// beginsAs says whether x, of size bytes, begins as k begins. NULs are no evidence.
+func (x *file) beginsAs(k *file, size int64) bool {
+	return x.sameAt(k, 0, min(size, cursor.Window))
 }
 
 // endsWithin says whether the last of the size bytes of x are at the same place in k.
 func (x *file) endsWithin(k *file, size int64) bool {
-	var a, b [checkpoint.Window]byte
-	at := max(0, size-checkpoint.Window)
-	n, err := x.pread(a[:min(size, checkpoint.Window)], at)
-	if err != nil {
-		return false
-	}
-	m, err := k.pread(b[:n], at)
-	return err == nil && bytes.Equal(a[:n], b[:m])
+	at := max(0, size-cursor.Window)
+	return x.sameAt(k, at, size-at)
 }
 
-// recoverFromCopy looks, when x was truncated, for the copy that was made of it, and lets
-// what is not delivered of the old x be delivered from there first.
+// sameAt says whether x has the same n bytes at an offset as k, but for NULs at their end in x.
+func (x *file) sameAt(k *file, at, n int64) bool {
+	var buf [cursor.Window]byte
+	m, err := x.Pread(buf[:n], at)
+	return err == nil && int64(m) == n && cursor.Holds(k, bytes.TrimRight(buf[:n], "\x00"), at)
+}
+
+// recoverFromCopy searches, when x was truncated, for the copy that was made of it, and lets what is not delivered of
+// the old x be delivered from there first.
 func (f *Follower) recoverFromCopy(x *file, now time.Time) {
-	if len(x.Head) == 0 {
-		return // nothing was ever seen in it
+	if len(bytes.Trim(x.Head, "\x00")) == 0 {
+		return // nothing was ever seen in it, or nothing that is evidence
 	}
 	// Of several copies the longest has the most that is not delivered.
 	var copies []*file
 	var best *file
 	var most int64 = -1
 	judge := func(c *file) bool {
-		size, ok := c.isCopyOf(x)
+		size, ok := c.size()
+		ok = ok && size >= x.Offset && cursor.Holds(c, x.Head, 0) && cursor.Holds(c, x.Anchor, x.Offset-int64(len(x.Anchor)))
 		if ok {
 			copies = append(copies, c)
 			if size > most {
@@ -215,26 +231,36 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 		return ok
 	}
 	// Those that are held are open, wherever their directory was moved to.
-	for _, c := range f.open {
-		if c != x && c.Container == x.Container && c.Offset == 0 && !c.own {
+	for _, c := range f.index.open {
+		if c != x && c.place.Container == x.place.Container && c.Offset == 0 && c.origin != own {
 			judge(c)
 		}
 	}
-	if d, err := x.node.Parent().OpenDir(); err == nil {
-		f.eachFile(d, func(name string) {
-			n, err := d.Lookup(name)
-			if err != nil || !n.IsRegular() || n.Size < x.Offset || f.inode[inode{n.Dev, n.Ino}] != nil {
-				return
-			}
-			fd, n, err := n.Open()
-			if err != nil {
-				return
-			}
-			if f.inode[inode{n.Dev, n.Ino}] != nil || !judge(&file{fd: fd, node: n, pair: -1}) {
-				unix.Close(fd)
+	visit := func(d *tree.Dir, name string) {
+		n, err := d.Lookup(name)
+		if err != nil || !n.IsRegular() || n.Size < x.Offset || f.index.byInode[inodeOf(n)] != nil {
+			return
+		}
+		fd, n, err := n.Open()
+		if err != nil {
+			return
+		}
+		if f.index.byInode[inodeOf(n)] != nil || !judge(&file{handle: handle{fd}, node: n, record: record{pair: -1}}) {
+			unix.Close(fd)
+		}
+	}
+	parent := x.node.Parent()
+	if d, err := parent.OpenDir(); err == nil {
+		scan.Files(d, func(name string) { visit(d, name) })
+		d.Close()
+	}
+	if best == nil && x.src != nil {
+		// It may have been made in another directory.
+		scan.Walk(x.src.Tree.Dirs(), elsewhereAlways, func(d *tree.Dir, name string) {
+			if d.Node().Real != parent.Real && looksLikeCopyOf(name, x.node.Real) == likely {
+				visit(d, name)
 			}
 		})
-		d.Close()
 	}
 	for _, c := range copies {
 		switch {
@@ -246,71 +272,71 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 			continue
 		case c.pair < 0:
 			n, fd := c.node, c.fd
-			n.Path = x.Path
+			n.Path = x.place.Path
 			var err error
 			if c, err = f.take(x.src, n, fd); c == nil || err != nil {
 				unix.Close(fd)
 				continue
 			}
 		}
-		c.Flags |= checkpoint.Copy | x.Flags&checkpoint.Stderr
-		c.Path, c.Offset, c.Began, c.search = x.Path, x.Offset, x.Offset, search{}
-		c.Head, c.Anchor = append(c.Head[:0], x.Head...), append(c.Anchor[:0], x.Anchor...)
-		c.original, c.ready, c.behind, c.grew = nil, true, true, now
-		f.keep(c)
+		c.stderr = x.stderr
+		c.continues(x.Head, x.Anchor, x.Offset)
+		f.index.relabel(c, c.src, x.place)
+		c.ready, c.pending, c.grew = true, true, now
+		f.record.keep(c)
 	}
-	if best != nil {
-		f.order()
+	if best != nil && x.log != nil {
+		x.log.sort()
 	}
 }
 
-// isCopyOf says whether x has the content that the original had before it was truncated, up
-// to the offset at least, and the size of x.
-func (x *file) isCopyOf(original *file) (size int64, ok bool) {
-	st, err := x.stat()
-	return st.Size, err == nil && st.Size >= original.Offset && x.holds(original.Head, 0) && x.holds(original.Anchor, original.Offset-int64(len(original.Anchor)))
+// continues makes c the copy of a file of which everything up to offset is delivered.
+func (x *file) continues(head, anchor []byte, offset int64) {
+	x.origin, x.original = copied, nil
+	x.Cursor = cursor.Cursor{Offset: offset, Began: offset, Head: append(x.Head[:0], head...), Anchor: append(x.Anchor[:0], anchor...)}
 }
 
-// beginsLike says whether x begins as the original did, as far as that is known.
-func (x *file) beginsLike(original *file) bool {
-	st, err := x.stat()
-	n := min(st.Size, int64(len(original.Head)))
-	return err == nil && n > 0 && x.holds(original.Head[:n], 0)
-}
-
-// judgeAnew serves again what waits, perhaps as a copy, for a truncation to come to light.
-func (f *Follower) judgeAnew() {
-	for _, c := range f.open {
-		if c.Offset == 0 && !c.own {
+// judgeAgain serves again what waits, perhaps as a copy, for a truncation to come to light.
+func (f *Follower) judgeAgain() {
+	for _, c := range f.index.open {
+		if c.Offset == 0 && c.origin != own {
 			c.ready = true
 		}
 	}
 }
 
-// settleCopies ends the holding of files whose original was truncated or is finished: what
-// is not the copy that was recovered from is a copy of what was delivered.
+// settleCopies ends the holding of files whose original was truncated or is finished: what is not the copy that was
+// recovered from is a copy of what was delivered.
 func (f *Follower) settleCopies(original *file) {
-	for _, c := range f.open {
+	for _, c := range f.index.open {
+		if c.origin != held && c.original != original {
+			continue
+		}
 		// After a restart it is only known that it was held, and not whose copy it was.
-		unknown := c.original == nil && c.Flags&checkpoint.Held != 0 && c.Container == original.Container && c.beginsLike(original)
-		if c.original != original && !unknown || c.Flags&checkpoint.Copy != 0 {
+		unknown := c.original == nil && c.place.Container == original.place.Container && c.beginsLike(original)
+		if c.original != original && !unknown || c.origin == copied {
 			continue
 		}
 		f.settle(c)
 	}
 }
 
+// beginsLike says whether x begins as the original did, as far as that is known.
+func (x *file) beginsLike(original *file) bool {
+	size, ok := x.size()
+	n := min(size, int64(len(original.Head)))
+	return ok && n > 0 && cursor.Holds(x, original.Head[:n], 0)
+}
+
 // settle notes that all of a file is a copy of what was delivered.
 func (f *Follower) settle(c *file) {
-	st, err := c.stat()
-	if err != nil {
+	size, ok := c.size()
+	if !ok {
 		return
 	}
-	c.original = nil
-	c.Flags |= checkpoint.Copy
-	c.Offset, c.search = st.Size, search{}
-	if err := f.startsHere(c); err != nil {
+	c.original, c.origin = nil, copied
+	if err := c.StartAt(c, size); err != nil {
 		f.readFailed(c, err)
 	}
-	f.keep(c)
+	f.record.keep(c)
 }

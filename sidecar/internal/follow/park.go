@@ -3,18 +3,25 @@ package follow
 import (
 	"slices"
 
-	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
 	"github.com/log-bridge/log-bridge/sidecar/internal/tree"
 	"golang.org/x/sys/unix"
 )
 
-// Every followed file stays open, so that it can be read to its end whatever happens to
-// its name. Where there are more files than descriptors, those that are delivered whole
-// are parked: closed, and opened again when their change time says that something
-// happened.
+// Every followed file stays open, so that it can be read to its end whatever happens to its name. Where there are more
+// files than descriptors, those that are delivered whole are parked: closed, and opened again when their change time
+// says that something happened.
+
+// limits are on what is open and remembered.
+type limits struct {
+	open     int // files at the most
+	forgetAt int // how many closed files ask for a search for which of them still exist
+}
 
 // maxOpen is the most files that are open, if the process may have so many.
 const maxOpen = 16384
+
+// forgetLeast is how many closed files are remembered before those that are gone are forgotten.
+const forgetLeast = 64
 
 // openLimit is how many files may be open.
 func openLimit() int {
@@ -26,17 +33,23 @@ func openLimit() int {
 	return max(16, int(limit.Cur)-64)
 }
 
-// makeRoom parks the files that were idle for longest, while the limit is reached. Where none
-// is delivered whole, the limit is exceeded until the kernel refuses.
+// lowerLimit notes that the kernel refuses another descriptor.
+func (f *Follower) lowerLimit() {
+	f.limits.open = max(16, len(f.index.open)-4)
+	f.makeRoom()
+}
+
+// makeRoom parks the files that were idle for longest, while the limit is reached. Where none is delivered whole, the
+// limit is exceeded until the kernel refuses.
 func (f *Follower) makeRoom() {
-	for len(f.open) >= f.limit && f.parkOne() {
+	for len(f.index.open) >= f.limits.open && f.parkOne() {
 	}
 }
 
 func (f *Follower) parkOne() bool {
 	var idle *file
-	for _, x := range f.open {
-		if x.named && !x.ready && x.original == nil && x.before == nil && (idle == nil || x.grew.Before(idle.grew)) {
+	for _, x := range f.index.open {
+		if x.presence == named && !x.ready && x.original == nil && x.log.generations[0] == x && (idle == nil || x.grew.Before(idle.grew)) {
 			idle = x
 		}
 	}
@@ -48,21 +61,18 @@ func (f *Follower) parkOne() bool {
 		idle.ready = true // its turn comes first
 		return false
 	}
-	at := inode{idle.node.Dev, idle.node.Ino}
-	f.close(idle)
-	idle.changed = st.Ctim.Nano()
-	f.parked[at] = idle
-	f.real[idle.node.Real] = idle
+	idle.rest = restOf(&st)
+	f.close(idle, parked)
 	return true
 }
 
 // stillParked says whether a match is a parked file to which nothing happened.
-func (f *Follower) stillParked(n tree.Node) bool {
-	x := f.parked[inode{n.Dev, n.Ino}]
-	if x == nil || n.Changed != x.changed || n.Size != x.Offset {
+func (f *Follower) stillParked(n tree.Node, round uint64) bool {
+	x := f.index.parked[inodeOf(n)]
+	if x == nil || n.Changed != x.rest.changed || n.Size != x.Offset {
 		return false
 	}
-	x.round, x.node = f.round, n
+	x.round, x.node = round, n
 	return true
 }
 
@@ -71,39 +81,52 @@ func (f *Follower) unpark(x *file) {
 	f.makeRoom()
 	fd, n, err := x.node.Open()
 	if err != nil {
-		f.stale = true
+		f.when.stale = true
 		return
 	}
 	if id, err := ident(fd); err != nil || !id.Same(x.Ident) {
 		unix.Close(fd)
-		f.stale = true
+		f.when.stale = true
 		return
 	}
-	f.closed = slices.DeleteFunc(f.closed, func(c *file) bool { return c == x })
-	f.opened(x, fd, inode{n.Dev, n.Ino})
-	x.named = true
+	src := x.src
+	f.index.opened(x, fd, inodeOf(n), src, n)
+	f.index.named(x, n)
 }
 
-// opened takes an open descriptor for a file.
-func (f *Follower) opened(x *file, fd int, at inode) {
-	x.fd, x.ready, x.search = fd, true, search{}
-	delete(f.parked, at)
-	f.open = append(f.open, x)
-	f.inode[at] = x
+// rest is what a finished file was when it was closed: its size in bytes, and the times of its last write and of its
+// last change in ns since 1970.
+type rest struct{ size, modified, changed int64 }
+
+func restOf(st *unix.Stat_t) rest { return rest{st.Size, st.Mtim.Nano(), st.Ctim.Nano()} }
+
+// stillFinished says whether a match is a finished file to which nothing happened.
+func (f *Follower) stillFinished(n tree.Node) bool {
+	return slices.ContainsFunc(f.index.closed[n.Ino], func(c *file) bool {
+		return c.presence == finished && c.at == inodeOf(n) && c.rest.changed == n.Changed && c.rest.size == n.Size
+	})
 }
 
-// lostParked says whether a parked file was not found at this look: it lost its name, or
-// was deleted.
-func (f *Follower) lostParked() bool {
-	lost := false
-	for at, x := range f.parked {
-		if x.round != f.round {
-			delete(f.parked, at)
-			if f.real[x.node.Real] == x {
-				delete(f.real, x.node.Real)
-			}
-			lost = lost || x.Flags&checkpoint.Done == 0
-		}
+// close closes a file's descriptor; its record is kept.
+func (f *Follower) close(x *file, p presence) {
+	if !x.isOpen() {
+		return
 	}
-	return lost
+	unix.Close(x.fd)
+	f.index.close(x, p)
+}
+
+// readFailed says that a file cannot be read; it is tried again at the next scan.
+func (f *Follower) readFailed(x *file, err error) {
+	x.failed = true
+	f.say.Once(x.place.String(), "%s cannot be read (%v); its offset is kept, and it is tried again", x.place, err)
+	if err == unix.ESTALE {
+		f.close(x, away) // the server forgot the handle: the next scan opens it by name
+	}
+}
+
+// forget frees the record of a closed file that is gone.
+func (f *Follower) forget(x *file) {
+	f.index.forget(x)
+	f.record.free(x)
 }

@@ -22,6 +22,12 @@ const (
 	reclaimAlign = 64 << 10
 )
 
+// freed is what was freed of a file.
+type freed struct {
+	upTo  int64 // up to here the blocks are freed
+	never bool  // freeing them is not possible
+}
+
 // reclaim frees the disk blocks of delivered bytes of a file of the shared emptyDir. The
 // file keeps its size, and everybody's offsets in it stay as they are; what was freed
 // reads as NULs. Nothing is freed that a restart would need: the checkpoint is synced
@@ -29,35 +35,34 @@ const (
 // another pod put there. The bytes that are still in the pipe are copies and do not change.
 func (f *Follower) reclaim(x *file, now time.Time) {
 	end := (x.Offset - reclaimKeep) / reclaimAlign * reclaimAlign
-	from := max(x.reclaimed, x.Began, reclaimHead)
-	if !f.cfg.Reclaim || x.keepBlocks || end-from < reclaimStep {
+	from := max(x.upTo, x.Began, reclaimHead)
+	if !f.cfg.Reclaim || x.never || end-from < reclaimStep {
 		return
 	}
-	name := x.Container + ":" + x.Path
-	root, err := filepath.Abs(filepath.Join(f.cfg.Roots[0], x.Container))
+	name := x.place.String()
+	root, err := filepath.Abs(filepath.Join(f.cfg.Roots[0], x.place.Container))
 	if err == nil {
 		var real string
 		if real, err = filepath.Abs(x.node.Real); err == nil && !contract.Covers(root, real) {
-			x.keepBlocks = true
+			x.never = true
 			f.say.Once("reclaim "+name, "%s: %s%s frees nothing there: the file is on a volume of its own, not on log-bridge's", name, contract.Prefix, contract.KeyReclaim)
 			return
 		}
 	}
 	if err == nil {
-		err = f.store.Sync()
+		err = f.record.syncNow(now)
 	}
 	if err != nil {
 		f.say.Once("sync", "%v", err)
 		return
 	}
-	f.lastSync, f.dirty = now, false
 	if err := x.punch(from, end); err != nil {
-		x.keepBlocks = true
+		x.never = true
 		f.say.Once("reclaim "+name, "%s: %s%s frees nothing: %v", name, contract.Prefix, contract.KeyReclaim, err)
 		return
 	}
 	f.stats.Reclaimed += end - from
-	x.reclaimed = end
+	x.upTo = end
 }
 
 // punch frees the blocks of [from, to). It opens the file anew, for writing, and checks

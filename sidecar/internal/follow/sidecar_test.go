@@ -17,6 +17,7 @@ import (
 	"github.com/log-bridge/log-bridge/sidecar/internal/emit"
 	"github.com/log-bridge/log-bridge/sidecar/internal/follow"
 	"github.com/log-bridge/log-bridge/sidecar/internal/say"
+	"github.com/log-bridge/log-bridge/sidecar/internal/scan"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,10 +27,10 @@ type sidecar struct {
 	root, state string // directories
 	entries     []contract.Entry
 	reclaim     bool
-	events      bool           // inotify, else polling
-	watches     follow.Watcher // instead of those of inotify, if any
-	pipe        bool           // the output is a pipe, else a file
-	user        user           // whose rights the Follower has
+	events      bool         // inotify, else polling
+	watches     scan.Watcher // instead of those of inotify, if any
+	pipe        bool         // the output is a pipe, else a file
+	user        user         // whose rights the Follower has
 
 	now   time.Time
 	out   output

@@ -4,7 +4,7 @@ import (
 	"hash/crc32"
 	"slices"
 
-	"github.com/log-bridge/log-bridge/sidecar/internal/checkpoint"
+	"github.com/log-bridge/log-bridge/sidecar/internal/cursor"
 )
 
 // A trail is what is remembered of the bytes that were delivered of a file, within a bound: checksums of those before
@@ -18,7 +18,7 @@ type trail struct {
 	next int
 }
 
-// mark is the checksum of the bytes before an offset, checkpoint.Window at the most.
+// mark is the checksum of the bytes before an offset, cursor.Window at the most.
 type mark struct {
 	at  int64
 	sum uint32
@@ -45,19 +45,37 @@ func (t *trail) add(before []byte, off int64, data []byte) {
 		}
 		t.marks = append(t.marks, markAt(before, off, data, at))
 	}
-	t.ends[t.next] = markAt(before, off, data, end)
+	t.end(markAt(before, off, data, end))
+}
+
+// begin notes that everything up to an offset was delivered, and what is before it.
+func (t *trail) begin(before []byte, at int64) {
+	if at > 0 && len(t.marks) == 0 {
+		t.end(markAt(before, at, nil, at))
+	}
+}
+
+// end notes a mark at which delivering ended for a while.
+func (t *trail) end(m mark) {
+	t.ends[t.next] = m
 	t.next = (t.next + 1) % len(t.ends)
 }
 
 // markAt is the mark at an offset within data or at its end.
 func markAt(before []byte, off int64, data []byte, at int64) mark {
 	n := int(at - off)
-	if n >= checkpoint.Window {
-		return mark{at, crc32.Checksum(data[n-checkpoint.Window:n], castagnoli)}
+	if n >= cursor.Window {
+		return mark{at, crc32.Checksum(data[n-cursor.Window:n], castagnoli)}
 	}
-	var buf [checkpoint.Window]byte
-	w := window(append(buf[:0], before...), data[:n])
+	var buf [cursor.Window]byte
+	w := cursor.Last(append(buf[:0], before...), data[:n])
 	return mark{at, crc32.Checksum(w, castagnoli)}
+}
+
+// memory is what is remembered of a file.
+type memory struct {
+	trail trail  // of what was delivered since it was truncated
+	pasts []past // what it held before
 }
 
 // past is what a file held before it was truncated, as far as it is remembered.
@@ -72,23 +90,24 @@ const maxPasts = 2
 
 // remember keeps what was delivered of a file that was truncated.
 func (x *file) remember() {
-	if x.src == nil || !x.src.IsGlob() || x.Offset == 0 || x.Flags&checkpoint.Copy != 0 {
-		return // a copy of it is not met
+	if x.origin == copied || x.Offset == 0 {
+		return
 	}
 	if len(x.pasts) == maxPasts {
 		x.pasts = slices.Delete(x.pasts, 0, 1)
 	}
 	x.pasts = append(x.pasts, past{slices.Clone(x.Head), slices.Clone(x.Anchor), x.Offset, x.trail})
+	x.trail = trail{}
 }
 
 // isCopyOfPast says whether x, of size bytes, is a copy of what a file held before it was truncated, and up to where
 // that was delivered. like is how much its name is that of a copy: where that says little, more must be the same.
 func (x *file) isCopyOfPast(p *past, size int64, like likeness) (delivered int64, ok bool) {
-	if !x.holds(p.head[:min(size, int64(len(p.head)))], 0) {
+	if !cursor.Holds(x, p.head[:min(size, int64(len(p.head)))], 0) {
 		return 0, false
 	}
 	if size >= p.offset {
-		return p.offset, x.holds(p.anchor, p.offset-int64(len(p.anchor)))
+		return p.offset, cursor.Holds(x, p.anchor, p.offset-int64(len(p.anchor)))
 	}
 	if size <= int64(len(p.head)) {
 		return size, like == likely
@@ -98,44 +117,12 @@ func (x *file) isCopyOfPast(p *past, size int64, like likeness) (delivered int64
 		if m.at == 0 || m.at > size {
 			continue
 		}
-		var buf [checkpoint.Window]byte
-		n := min(m.at, checkpoint.Window)
-		if read, err := x.pread(buf[:n], m.at-n); err != nil || int64(read) < n || crc32.Checksum(buf[:n], castagnoli) != m.sum {
+		var buf [cursor.Window]byte
+		n := min(m.at, cursor.Window)
+		if read, err := x.Pread(buf[:n], m.at-n); err != nil || int64(read) < n || crc32.Checksum(buf[:n], castagnoli) != m.sum {
 			return 0, false
 		}
 		last = max(last, m.at)
 	}
 	return size, last >= size/2
-}
-
-// knownByItsPast settles a file that is a copy of what another one held before it was truncated: what was delivered of
-// that is not delivered again, and what was not is.
-func (f *Follower) knownByItsPast(x *file, size int64) bool {
-	for _, k := range f.open {
-		if k == x || len(k.pasts) == 0 || k.Container != x.Container {
-			continue
-		}
-		like := looksLikeCopyOf(x.node.Real, k.node.Real)
-		if like == unlike {
-			continue
-		}
-		for i := range k.pasts {
-			p := &k.pasts[i]
-			delivered, ok := x.isCopyOfPast(p, size, like)
-			switch {
-			case !ok:
-				continue
-			case delivered == size:
-				f.settle(x)
-			default:
-				x.Flags = x.Flags&^checkpoint.Held | checkpoint.Copy | k.Flags&checkpoint.Stderr
-				x.Path, x.Offset, x.Began, x.search = k.Path, delivered, delivered, search{}
-				x.Head, x.Anchor = append(x.Head[:0], p.head...), append(x.Anchor[:0], p.anchor...)
-				x.original = nil
-				f.keep(x)
-			}
-			return true
-		}
-	}
-	return false
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/log-bridge/log-bridge/sidecar/internal/cursor"
 )
 
 // TestCopyOfPast: of which files it is said that they are copies of what was delivered, however it was delivered.
@@ -23,7 +25,7 @@ func TestCopyOfPast(t *testing.T) {
 		for at := 0; at < length; {
 			n := min(length-at, 1+random.IntN(20_000))
 			tr.add(anchor, int64(at), log[at:at+n])
-			anchor = window(anchor, log[at:at+n])
+			anchor = cursor.Last(anchor, log[at:at+n])
 			at += n
 		}
 		if len(tr.marks) > maxMarks {

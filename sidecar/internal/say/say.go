@@ -9,6 +9,7 @@ package say
 
 import (
 	"fmt"
+	"hash/maphash"
 	"io"
 	"sync"
 
@@ -21,12 +22,13 @@ type Sayer struct {
 	mu   sync.Mutex
 	w    io.Writer
 	json bool
-	once map[string]string
+	seed maphash.Seed
+	once map[uint64]uint64 // what was said last of a thing: sums, since names may be long
 }
 
 // New makes a Sayer.
 func New(w io.Writer, json bool) *Sayer {
-	return &Sayer{w: w, json: json, once: map[string]string{}}
+	return &Sayer{w: w, json: json, seed: maphash.MakeSeed(), once: map[uint64]uint64{}}
 }
 
 // AsJSON makes each sentence a JSON object from now on.
@@ -49,21 +51,22 @@ func (s *Sayer) Say(format string, args ...any) {
 	_, _ = fmt.Fprintf(s.w, "log-bridge: %s\n", line)
 }
 
-// maxOnce bounds what Once remembers; beyond it, sentences may come again.
+// maxOnce bounds what Once remembers, in things; beyond it, sentences may come again.
 const maxOnce = 10000
 
 // Once writes a sentence about a thing unless it was the last one about that thing.
 func (s *Sayer) Once(about, format string, args ...any) {
 	line := fmt.Sprintf(format, args...)
-	if s.once[about] == line {
+	thing, sum := maphash.String(s.seed, about), maphash.String(s.seed, line)
+	if s.once[thing] == sum {
 		return
 	}
 	if len(s.once) >= maxOnce {
 		clear(s.once)
 	}
-	s.once[about] = line
+	s.once[thing] = sum
 	s.Say("%s", line)
 }
 
 // Forget ends what was said about a thing, so that it is said again if it comes back.
-func (s *Sayer) Forget(about string) { delete(s.once, about) }
+func (s *Sayer) Forget(about string) { delete(s.once, maphash.String(s.seed, about)) }

@@ -20,11 +20,9 @@ type Found struct {
 	// Linked says that a link was on the way. What is found depends on where it leads, too,
 	// and Dirs need not hold it.
 	Linked bool
-	// Errs are what was met on the way: unreadable directories, links that lead
-	// out. They take nothing away from the matches.
-	Errs []error
 
 	match func(Node)
+	fault func(error)
 	seen  map[string]bool // the paths of the matches, where one may be met twice
 }
 
@@ -39,10 +37,11 @@ func Compressed(name string) bool {
 }
 
 // Glob calls match with what matches a pattern of contract.Entry, links resolved, each path
-// once. As in a shell, a wildcard does not match a leading dot; ** matches any number of
+// once, and fault with what was met on the way: unreadable directories, links that lead out. Faults take nothing away
+// from the matches. As in a shell, a wildcard does not match a leading dot; ** matches any number of
 // directories, but no links to directories, so that it always ends.
-func (t *Tree) Glob(pattern string, match func(Node)) Found {
-	f := Found{Dirs: map[string]Node{}, match: match}
+func (t *Tree) Glob(pattern string, match func(Node), fault func(error)) Found {
+	f := Found{Dirs: map[string]Node{}, match: match, fault: fault}
 	if strings.Count(pattern, "**") > 1 || len(t.covering("/")) > 1 {
 		f.seen = map[string]bool{}
 	}
@@ -158,7 +157,7 @@ func (t *Tree) add(f *Found, p string, d *Dir, name string) {
 	switch {
 	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
 	case err != nil:
-		f.Errs = append(f.Errs, err)
+		f.fault(err)
 	default:
 		if n.Real != "" {
 			f.watch(n.Parent())
@@ -226,13 +225,13 @@ func (t *Tree) list(f *Found, dir string, visit func(d *Dir, name string, kind K
 				d.Close()
 			}
 			if err != nil {
-				f.Errs = append(f.Errs, &os.PathError{Op: "open", Path: dir, Err: err})
+				f.fault(&os.PathError{Op: "open", Path: dir, Err: err})
 			}
 		}
 	} else {
 		t.watchNearest(f, dir)
 		if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) {
-			f.Errs = append(f.Errs, err)
+			f.fault(err)
 		}
 	}
 	for _, name := range deeper {

@@ -172,7 +172,7 @@ func TestGlob(t *testing.T) {
 		{"/mnt/vol/none/x.log", "", "volume"},
 	} {
 		var have, dirs []string
-		found := tr.Glob(test.pattern, func(n Node) { have = append(have, n.Path) })
+		found := tr.Glob(test.pattern, func(n Node) { have = append(have, n.Path) }, func(error) {})
 		for _, d := range found.Dirs {
 			d, _ := filepath.Rel(root, d.Real)
 			dirs = append(dirs, d)
@@ -195,9 +195,10 @@ func TestGlob(t *testing.T) {
 			}
 		}
 	}
-	found := tr.Glob("/logs/*.log", func(Node) {})
-	if len(found.Errs) != 1 || !strings.Contains(found.Errs[0].Error(), "/logs/out.log is a link to /etc/passwd") {
-		t.Errorf("errors: have %v, want the link out", found.Errs)
+	var faults []error
+	tr.Glob("/logs/*.log", func(Node) {}, func(err error) { faults = append(faults, err) })
+	if len(faults) != 1 || !strings.Contains(faults[0].Error(), "/logs/out.log is a link to /etc/passwd") {
+		t.Errorf("errors: have %v, want the link out", faults)
 	}
 }
 
@@ -212,7 +213,7 @@ func TestTwoRoots(t *testing.T) {
 		}
 	}
 	n := 0
-	if tr.Glob("/logs/*.log", func(Node) { n++ }); n != 2 {
+	if tr.Glob("/logs/*.log", func(Node) { n++ }, func(error) {}); n != 2 {
 		t.Errorf("have %d files, want 2", n)
 	}
 }
@@ -301,7 +302,7 @@ func TestF14_directorySwapped(t *testing.T) {
 		if !strings.HasPrefix(n.Real, logs+"/old/") {
 			t.Errorf("found %s", n.Real)
 		}
-	})
+	}, func(error) {})
 	for dir := range found.Dirs {
 		if !strings.HasPrefix(dir, logs) {
 			t.Errorf("watched is %s", dir)
@@ -451,8 +452,9 @@ func TestUnreadableDirectory(t *testing.T) {
 
 func unreadable(t *testing.T, root string) {
 	n := 0
-	found := New("app", contract.Config{Roots: []string{root}}).Glob("/**/*.log", func(Node) { n++ })
-	if n != 1 || len(found.Errs) == 0 || !errors.Is(found.Errs[0], os.ErrPermission) {
-		t.Errorf("have %d files and %v, want one and a refusal", n, found.Errs)
+	var faults []error
+	New("app", contract.Config{Roots: []string{root}}).Glob("/**/*.log", func(Node) { n++ }, func(err error) { faults = append(faults, err) })
+	if n != 1 || len(faults) == 0 || !errors.Is(faults[0], os.ErrPermission) {
+		t.Errorf("have %d files and %v, want one and a refusal", n, faults)
 	}
 }

@@ -59,3 +59,33 @@ func TestFits(t *testing.T) {
 		}
 	}
 }
+
+// TestOriginals: each name that looksLikeCopyOf accepts as that of an original is among the few that originals gives.
+func TestOriginals(t *testing.T) {
+	names := []string{"app.log", "app.log.1", "app.log-20260102", "app.log_1", "app-2.log", "app", "app1", "app.1", "app.2.log", "a", "a.b", "messages", "messages1",
+		"messages-1.txt", ".log", ".log.1", "x.tar.gz", "x-1.tar.gz", "log.", "log.1."}
+	for _, name := range names {
+		given := map[string]bool{}
+		originals("/logs/"+name, func(o string) { given[o] = true })
+		for _, o := range names {
+			if like := looksLikeCopyOf(name, o); like != unlike && !given[o] {
+				t.Errorf("%s may be a copy of %s, which is not given", name, o)
+			}
+		}
+		if len(given) > 2*len(name) {
+			t.Errorf("%s: %d names", name, len(given))
+		}
+	}
+}
+
+// TestUnnumbered: to which log the generations that a glob matches belong.
+func TestUnnumbered(t *testing.T) {
+	for name, want := range map[string]string{
+		"/logs/app.log": "/logs/app.log", "/logs/app.log.1": "/logs/app.log", "/logs/app.log-20260102": "/logs/app.log",
+		"/logs/app.log.2026-01-02.1": "/logs/app.log", "/logs/app_1": "/logs/app", "/logs/1": "/logs/1", "/1.2/3": "/1.2/3",
+	} {
+		if have := unnumbered(name); have != want {
+			t.Errorf("%s: have %s, want %s", name, have, want)
+		}
+	}
+}
