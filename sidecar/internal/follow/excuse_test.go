@@ -145,17 +145,17 @@ var most = map[string]float64{
 	"lost short-lived":         14,
 	"lost unread":              15.5,
 	"lost compressed":          0.8,
-	"lost several-first":       8.5,
-	"lost moved-first":         18.5,
-	"lost silent":              0.2,
+	"lost several-first":       14,
+	"lost moved-first":         0.1,
+	"lost silent":              0.4,
 	"lost cut-short":           3,
 	"lost overwritten":         0.8,
 	"repeated cut-short":       1.9,
-	"repeated unmet-copy":      0.35,
+	"repeated unmet-copy":      0.55,
 	"repeated strange-copy":    7.5,
 	"repeated one-tick":        3,
 	"repeated first-copy":      3.5,
-	"repeated small-copy":      0.3,
+	"repeated small-copy":      1.6,
 	"repeated no-checkpoint":   5.5,
 	"repeated overwritten":     0.8,
 	"ended cut-short":          0.2,
@@ -176,7 +176,7 @@ var most = map[string]float64{
 }
 
 // leastFree is the least share of records for which neither loss nor repetition is excused, in per cent.
-const leastFree = 45
+const leastFree = 50
 
 // judge says what was excused more than it may be.
 func (a *account) judge() error {

@@ -44,17 +44,20 @@ type oracle struct {
 
 // mind is what the sidecar may know of a file.
 type mind struct {
-	known    bool   // it has the file open
-	closed   bool   // the file was closed while its directory was away
-	closedAt int64  // and had this size then
-	finished bool   // the file was quiet for so long that it was closed
-	recorded bool   // the file is in the checkpoint
-	seen     bool   // it has seen bytes of this era
-	ever     bool   // or of any
-	lost     reason // why it cannot know of the file any more
-	cut      bool   // to a part, and the sidecar has not seen that: what comes then may be taken for what was cut
-	doubted  reason // why a copy may be taken for a file of its own
-	parted   bool   // the sidecar was down after the file was copied
+	known    bool    // it has the file open
+	closed   bool    // the file was closed while its directory was away
+	closedAt int64   // and had this size then
+	finished bool    // the file was quiet for so long that it was closed
+	recorded bool    // the file is in the checkpoint
+	seen     bool    // it has seen bytes of this era
+	ever     bool    // or of any
+	lost     reason  // why it cannot know of the file any more
+	cut      bool    // to a part, and the sidecar has not seen that: what comes then may be taken for what was cut
+	doubted  reason  // why a copy may be taken for a file of its own
+	sizes    []int64 // of a copy that may be taken for a file of its own, as it grew
+	empty    bool    // it was seen to be empty in this era
+	aged     bool    // it was there while time passed
+	parted   bool    // the sidecar was down after the file was copied
 }
 
 // fate is what came of a record, and what may have come of it.
@@ -138,9 +141,15 @@ func (o *oracle) doubt(c *inode, why reason) {
 		excuse(&o.fate(r).repeat, why)
 		excuse(&o.fate(r).end, why)
 	}
+	defer func() { o.mind(c).sizes = append(o.mind(c).sizes, c.size) }()
 	for _, r := range c.of.records {
 		if cut := c.size - r.offset; cut > 0 && cut < int64(len(r.text)) {
 			o.torn[r.text[:cut]], o.torn[r.text[cut:]] = why, why // copied by half
+			for _, size := range o.mind(c).sizes {
+				if from := size - r.offset; from > 0 && from < cut {
+					o.torn[r.text[from:cut]] = why // in more than two goes
+				}
+			}
 		}
 	}
 }
@@ -156,9 +165,17 @@ func (o *oracle) copied(c *inode, finished bool) {
 	case c.birth == x.birth:
 		o.doubt(c, oneTick)
 	}
+	if !o.follows(c) && small(c) && c.lines == 0 {
+		o.doubt(c, smallCopy) // where it is taken for a generation that came and went
+	}
 	if finished && o.mind(c).doubted != none {
 		o.doubt(c, o.mind(c).doubted)
 	}
+}
+
+// small says whether a copy holds too little to be certain that it is one. NULs are no evidence.
+func small(c *inode) bool {
+	return !slices.ContainsFunc(c.copied, func(r *record) bool { return r.end() >= 256 })
 }
 
 func (o *oracle) cuts(x *inode, size int64) {
@@ -239,7 +256,7 @@ func (o *oracle) shreds(x *inode) {
 
 func (o *oracle) emptied(x *inode, before *era) {
 	o.unseen[x.era] = !o.mind(x).ever || o.unseen[before] && !slices.ContainsFunc(before.records, func(r *record) bool { return o.fate(r).came > 0 })
-	o.mind(x).seen = false
+	o.mind(x).seen, o.mind(x).empty = false, false
 }
 
 // destroy notes that a record is not in its file any more. It may be in a copy.
@@ -252,7 +269,7 @@ func (o *oracle) destroy(x *inode, r *record) {
 	if f.came > 0 {
 		return
 	}
-	if (o.mind(x).seen || emptyFirst.on() && o.mind(x).known) && r.complete > 0 {
+	if (o.mind(x).seen || emptyFirst.on() && o.mind(x).empty) && r.complete > 0 {
 		for _, c := range o.inodes {
 			if c.copyOf == x && slices.Contains(c.copied[:c.lines], r) && c.has("logs") && x.has("logs") {
 				f.at = c
@@ -272,7 +289,7 @@ func (o *oracle) started() { o.rested, o.swapped = false, false }
 func (o *oracle) stopped() {
 	for _, x := range o.inodes {
 		m := o.mind(x)
-		if c := x.copyOf; c != nil && !m.known && c.log != nil && o.names[c.log.path()] != c {
+		if c := x.copyOf; c != nil && !m.known && c.log != nil && (o.names[c.log.path()] != c || x.of != c.era && !m.aged) {
 			o.doubt(x, unmetCopy) // made just before, it counts as a generation that was missed
 		}
 		m.known, m.parted = false, x.copyOf != nil
@@ -323,7 +340,7 @@ func (o *oracle) killed(midway bool) {
 func (o *oracle) ends() {
 	o.mayEnd(true)
 	for _, x := range o.inodes {
-		if x.copyOf != nil && x.size < 256 {
+		if x.copyOf != nil && small(x) {
 			o.doubt(x, smallCopy) // a few bytes may well be the same in two logs: better twice than not at all
 		}
 	}
@@ -351,9 +368,13 @@ func (o *oracle) rests(idle time.Duration) error {
 		if m := o.mind(x); m.known {
 			m.recorded = m.recorded || !o.full && (!o.failed || idle > 0)
 			m.seen = m.seen || x.data > 0
+			m.empty = x.data == 0
 			m.ever = m.ever || m.seen
 			m.cut = false
 		}
+	}
+	for _, x := range o.inodes {
+		o.mind(x).aged = o.mind(x).aged || idle > 0
 	}
 	o.swapped = o.swapped && idle == 0
 	return o.check(func(x *inode, r *record) bool {
@@ -430,7 +451,7 @@ func (o *oracle) meet(x *inode) {
 		o.gone(x, silent)
 		return
 	}
-	within := x.has("logs") || elsewhere.on()
+	within := x.has("logs") || elsewhere.on() && len(x.names) > 0
 	switch {
 	case m.closed && (x.size == m.closedAt || o.swapped) && o.follows(x):
 		return
@@ -470,7 +491,7 @@ func (o *oracle) missed(x *inode) bool {
 	}
 	return slices.ContainsFunc(x.names, func(n string) bool {
 		rest, ok := strings.CutPrefix(path.Base(n), l.name)
-		return ok && rest != "" && (path.Dir(n) == "logs" || elsewhere.on()) && (rest[0] == '.' || rest[0] == '-' || suffixes.on())
+		return ok && rest != "" && (path.Dir(n) == "logs" || elsewhere.on() && o.names[path.Join(path.Dir(n), l.name)] == nil) && (rest[0] == '.' || rest[0] == '-' || suffixes.on())
 	})
 }
 
@@ -599,6 +620,11 @@ func (o *oracle) line(line string) error {
 		before = r
 	}
 	if nuls > 0 {
+		for r, f := range o.fates {
+			if f.tear != none && r.nuls >= int64(nuls) {
+				return nil // it was truncated while what is before that record was being delivered
+			}
+		}
 		return fmt.Errorf("a line that ends with %d NULs", nuls)
 	}
 	if !before.newline && o.fate(before).end == none {

@@ -216,13 +216,13 @@ var promised = [promises]struct {
 	off  string // why it is not asked for, unless MODEL_WITH has its name
 }{
 	// A generation is found in another directory too, of those that the sidecar sees.
-	elsewhere: {"elsewhere", "the follower looks for generations in the directory of the log only"},
+	elsewhere: {"elsewhere", ""},
 	// A generation is found if anything is appended to its name: a date with an underscore, or digits alone.
-	suffixes: {"suffixes", "the follower looks for generations called NAME.* and NAME-* only"},
+	suffixes: {"suffixes", ""},
 	// A log that was empty when it was last looked at is delivered from its copy.
-	emptyFirst: {"empty-first", "the follower knows a copy only by what it saw of the original"},
+	emptyFirst: {"empty-first", ""},
 	// What is made in a directory that was away for a moment, while the follower looks, comes at once.
-	rewatched: {"rewatched", "the follower does not look again when it watches a directory again, so that the next look, up to 5 s later, finds such a file"},
+	rewatched: {"rewatched", ""},
 	// A copy is known whatever was delivered before it was met.
 	anyCopy: {"any-copy", "the follower knows a copy only if it is as long as what was delivered, or was met before"},
 }

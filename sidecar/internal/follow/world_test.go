@@ -488,9 +488,9 @@ func (w *world) allocate(l *log, n int64, keepSize bool) {
 		return
 	}
 	w.tell("allocate %d bytes of file %d after %d, keep size %v", n, x.id, x.size, keepSize)
+	x.allocated = true // a writer may go there whatever the size is
 	if !keepSize {
 		x.size += n
-		x.allocated = true
 	}
 }
 
