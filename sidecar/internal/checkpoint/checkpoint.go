@@ -228,7 +228,7 @@ func (s *Store) isFirst(size int64) (bool, error) {
 	}
 	f, err := os.OpenFile(s.mark, os.O_CREATE|os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
-		return false, fmt.Errorf("mark the first scan: %w", err)
+		return false, fmt.Errorf("open the checkpoint: %w", err)
 	}
 	return true, f.Close()
 }
@@ -243,16 +243,16 @@ func (s *Store) Scanned() error {
 		return err
 	}
 	if err := os.Remove(s.mark); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("note that the first scan is completed: %w", err)
+		return fmt.Errorf("sync the checkpoint: %w", err)
 	}
 	// The node may end at any time: then the mark must not be back.
 	dir, err := os.Open(filepath.Dir(s.mark))
 	if err != nil {
-		return fmt.Errorf("sync the directory of the checkpoint: %w", err)
+		return fmt.Errorf("sync the checkpoint: %w", err)
 	}
 	defer dir.Close()
 	if err := dir.Sync(); err != nil && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("sync the directory of the checkpoint: %w", err)
+		return fmt.Errorf("sync the checkpoint: %w", err)
 	}
 	return nil
 }

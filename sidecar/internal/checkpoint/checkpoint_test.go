@@ -69,6 +69,12 @@ func TestRecordsAreKept(t *testing.T) {
 	put(t, s, b, record(2))
 	put(t, s, a, record(3))
 	put(t, s, a, record(4))
+	if s, _ = reopen(t, s, dir); !s.First() {
+		t.Error("a scan was completed, although nobody said so")
+	}
+	if err := s.Scanned(); err != nil || s.First() {
+		t.Errorf("a scan is completed: first %v, %v", s.First(), err)
+	}
 	s, records = reopen(t, s, dir)
 	equal(t, records, map[int]Record{a: record(4), b: record(2)})
 	if s.First() {
@@ -158,6 +164,9 @@ func TestD4_torn(t *testing.T) {
 	try := func(what string, at int, b []byte, want Record) {
 		t.Helper()
 		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(dir, "first")); err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)
 		}
 		s, records, err := Open(dir)
