@@ -62,14 +62,15 @@ func run() error {
 		"/works":  works,
 		"/panics": func(context.Context, *corev1.Pod) inject.Result { panic("a defect") },
 		// Later than any timeout.
-		"/slow":      func(context.Context, *corev1.Pod) inject.Result { select {} },
-		"/foreign":   foreign,
-		"/openshift": openshift,
-		"/old-types": oldTypes,
-		"/first":     copies(0, false),
-		"/native":    copies(0, true),
-		"/second":    copies(1, false),
-		"/removes":   removes,
+		"/slow":        func(context.Context, *corev1.Pod) inject.Result { select {} },
+		"/foreign":     foreign,
+		"/openshift":   openshift,
+		"/old-types":   oldTypes,
+		"/first":       copies(0, false),
+		"/native":      copies(0, true),
+		"/second":      copies(1, false),
+		"/removes":     removes,
+		"/first-image": firstImage,
 	} {
 		handler := server.NewReviews(admit.Handler(decide, slog.New(slog.NewTextHandler(os.Stderr, nil)), admit.Counter()), server.MaxBody, time.Hour, server.TurnedAway())
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
@@ -123,6 +124,15 @@ func foreign(_ context.Context, pod *corev1.Pod) inject.Result {
 		jsonpatch.NewOperation("add", "/spec/initContainers", append([]corev1.Container{proxy}, withMount(pod.Spec.InitContainers, mount)...)),
 		jsonpatch.NewOperation("add", "/spec/containers", append([]corev1.Container{once}, withMount(pod.Spec.Containers, mount)...)),
 	}}
+}
+
+// firstImage gives the first init container another image, whichever that is.
+func firstImage(_ context.Context, pod *corev1.Pod) inject.Result {
+	const image = "example.com/other:1"
+	if len(pod.Spec.InitContainers) == 0 || pod.Spec.InitContainers[0].Image == image {
+		return inject.Result{LeftAlone: inject.Already}
+	}
+	return inject.Result{Operations: []jsonpatch.Operation{jsonpatch.NewOperation("replace", "/spec/initContainers/0/image", image)}}
 }
 
 func withMount(containers []corev1.Container, mount corev1.VolumeMount) []corev1.Container {
