@@ -44,8 +44,8 @@ test: $(CLUSTER) ## Run all tests; as root on Debian also those on a real cluste
 	go -C test/libraries test ./...
 
 .PHONY: libraries
-libraries: ## Try logging libraries, also of Java and Node.js; as root on Debian with a JDK and npm
-	apt-get install --yes --no-install-recommends liblog4j2-java liblogback-java
+libraries: ## Try logging libraries and programs, also of Java and Node.js; as root on Debian with a JDK and npm
+	apt-get install --yes --no-install-recommends liblog4j2-java liblogback-java runit daemontools s6 apache2-utils cronolog supervisor
 	npm ci --no-audit --no-fund --prefix test/libraries/testdata/node
 	LIBRARIES=all go -C test/libraries test -v -count 1 ./...
 

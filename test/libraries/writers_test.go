@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -16,8 +17,20 @@ func rotator(file string) *lumberjack.Logger {
 	return &lumberjack.Logger{Filename: file, MaxSize: 1}
 }
 
+// feed writes the lines to stdout, for programs that log what they read.
+func feed(_ string, count int) error {
+	for i := range count {
+		if _, err := fmt.Println(line(i + 1)); err != nil {
+			return err
+		}
+		time.Sleep(time.Millisecond) // some of these programs rotate each second
+	}
+	return nil
+}
+
 // goWriters are the libraries of Go. The test binary runs itself as one of them.
 var goWriters = map[string]func(file string, count int) error{
+	"feed": feed,
 	"lumberjack": func(file string, count int) error {
 		out := rotator(file)
 		defer out.Close()
