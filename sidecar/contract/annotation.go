@@ -71,7 +71,7 @@ const (
 // reference. Another key that starts with Prefix is a mistake of the user.
 var Annotations = []Annotation{
 	{Key: KeyFiles, Kind: Entries,
-		Doc: "The log files. Its presence asks for the bridge. Entries are separated by commas or newlines; an entry is `[container:]/absolute/path`, and the path may be a glob with `*`, `?`, `[…]` and `**`. Without a container: the one that `kubectl.kubernetes.io/default-container` names, else the first."},
+		Doc: "The log files. Its presence asks for the bridge. Entries are separated by commas or newlines; an entry is `[container:]/absolute/path`, and the path may be a glob with `*`, `?`, `[…]`, `{a,b}` and `**`. Without a container: the one that `kubectl.kubernetes.io/default-container` names, else the first."},
 	{Key: KeyStderrFiles, Kind: Entries, Flag: "stderr",
 		Doc: "As `files`, but the lines go to the sidecar's stderr."},
 	{Key: KeyMount, Kind: Enum, Values: []string{MountAuto, MountFile, MountDirectory}, Default: MountAuto,

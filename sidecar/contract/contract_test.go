@@ -35,7 +35,7 @@ func TestParseEntries(t *testing.T) {
 		{"the top directory", "/", nil, `"/" is not a file; write the path of a log file, such as /app/app.log`},
 		{"a control character", "/a\tb", nil, `"/a\tb" holds a control character or is not UTF-8; write a plain path`},
 		{"no UTF-8", "/a\xff", nil, `"/a\xff" holds a control character or is not UTF-8; write a plain path`},
-		{"an open bracket", "/a/[b", nil, `"/a/[b" is not a glob: its "[b" has an open bracket; write [[] for a bracket`},
+		{"an open bracket", "/a/[b", nil, `"/a/[b" is not a glob: its "[b" has a bracket that is open or empty; write [[] for a bracket`},
 		{"more than a person would write", strings.Repeat("/x,", 251), nil, "names more than 250 files; write a glob such as /var/log/app/*.log for many"},
 		{"longer than a path can be", strings.Repeat("/123456789", 410), nil, `"` + strings.Repeat("/123456789", 12) + `/1234567…" is longer than a path can be (4096 bytes); write a shorter one`},
 		{"more text than the pod may have room for", strings.Repeat("/x,", MaxValue/3) + "/xy", nil, "has 32769 bytes, more than 32768; write a glob such as /var/log/app/*.log for many files"},

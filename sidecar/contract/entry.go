@@ -12,8 +12,8 @@ type Entry struct {
 	// Container may be empty in an annotation (the default container), never in a
 	// Config.
 	Container string
-	// Pattern is an absolute, clean path that may hold *, ?, […] and **, and no
-	// backslash.
+	// Pattern is an absolute, clean path that may hold *, ?, […] and **, and neither a
+	// backslash nor, outside of brackets, a brace.
 	Pattern string
 }
 
@@ -26,7 +26,7 @@ func (e Entry) String() string {
 }
 
 // IsGlob says whether the pattern can match more than one path.
-func (e Entry) IsGlob() bool { return strings.ContainsAny(e.Pattern, `*?[`) }
+func (e Entry) IsGlob() bool { return IsPattern(e.Pattern) }
 
 // Dir is the directory that holds what the pattern matches: the parent of a
 // plain path, the longest prefix without a wildcard of a glob.
@@ -57,18 +57,15 @@ func ParseEntries(value string) ([]Entry, error) {
 		return nil, fmt.Errorf("has %d bytes, more than %d; write a glob such as /var/log/app/*.log for many files", len(value), MaxValue)
 	}
 	var entries []Entry
-	for field := range strings.FieldsFuncSeq(value, func(r rune) bool { return r == ',' || r == '\n' }) {
+	for _, field := range fields(value) {
 		if field = strings.TrimSpace(field); field == "" {
 			continue
 		}
-		if len(entries) == MaxEntries {
-			return nil, fmt.Errorf("names more than %d files; write a glob such as /var/log/app/*.log for many", MaxEntries)
-		}
-		e, err := ParseEntry(field)
+		more, err := parseField(field, MaxEntries-len(entries))
 		if err != nil {
 			return nil, err
 		}
-		entries = append(entries, e)
+		entries = append(entries, more...)
 	}
 	if len(entries) == 0 {
 		return nil, errors.New("names no file; write the path of a log file, such as /app/app.log")
@@ -76,10 +73,38 @@ func ParseEntries(value string) ([]Entry, error) {
 	return entries, nil
 }
 
-// ParseEntry reads one [container:]/absolute/path.
+// parseField reads a field of the annotation, whose braces may make it several entries, most at the most.
+func parseField(s string, most int) (entries []Entry, err error) {
+	if len(s) > maxPath {
+		return nil, fmt.Errorf("%q is longer than a path can be (%d bytes); write a shorter one", Brief(s), maxPath)
+	}
+	all, ok, err := expand(s, most)
+	if err != nil {
+		return nil, fmt.Errorf("%q %w", Brief(s), err)
+	}
+	if !ok {
+		return nil, fmt.Errorf("names more than %d files; write a glob such as /var/log/app/*.log for many", MaxEntries)
+	}
+	for _, s := range all {
+		e, err := ParseEntry(s)
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+// ParseEntry reads one [container:]/absolute/path. Braces are alternatives, which are entries of their own: only
+// ParseEntries takes them.
 func ParseEntry(s string) (Entry, error) {
 	if len(s) > maxPath {
 		return Entry{}, fmt.Errorf("%q is longer than a path can be (%d bytes); write a shorter one", Brief(s), maxPath)
+	}
+	if all, _, err := expand(s, 2); err != nil {
+		return Entry{}, fmt.Errorf("%q %w", Brief(s), err)
+	} else if len(all) != 1 || all[0] != s {
+		return Entry{}, fmt.Errorf("%q has alternatives in braces; write each of them", Brief(s))
 	}
 	for _, r := range s {
 		if r < ' ' || r == 0x7f || r == '�' {
@@ -118,13 +143,9 @@ func ParseEntry(s string) (Entry, error) {
 	if e.Pattern == "/" {
 		return Entry{}, errors.New("\"/\" is not a file; write the path of a log file, such as /app/app.log")
 	}
-	if e.IsGlob() {
-		// path.Match checks the syntax of a whole pattern, even if nothing can match. Of a longer
-		// name it would try each place.
-		for part := range strings.SplitSeq(e.Pattern, "/") {
-			if _, err := path.Match(part, ""); err != nil {
-				return Entry{}, fmt.Errorf("%q is not a glob: its %q has an open bracket; write [[] for a bracket", Brief(e.Pattern), Brief(part))
-			}
+	for part := range strings.SplitSeq(e.Pattern, "/") {
+		if err := checkPattern(part); err != nil {
+			return Entry{}, fmt.Errorf("%q is not a glob: its %w", Brief(e.Pattern), err)
 		}
 	}
 	switch top, rest, _ := strings.Cut(e.Pattern[1:], "/"); top {

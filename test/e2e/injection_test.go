@@ -690,3 +690,29 @@ spec:
 		t.Errorf("with the webhook: %s", out)
 	}
 }
+
+// TestGlobs: classes and alternatives mean the same to the webhook, which mounts the volumes beneath them, and to the
+// sidecar.
+func TestGlobs(t *testing.T) {
+	ns := namespace(t)
+	apply(t, ns, `
+apiVersion: v1
+kind: Pod
+metadata:
+  name: globs
+  annotations:
+    log-bridge.dev/format: prefix
+    log-bridge.dev/files: '/data/[!x]*/app.log, /srv/{a,b/{c,d}}.log'
+spec:
+  restartPolicy: Never
+  volumes: [{name: foo, emptyDir: {}}, {name: xray, emptyDir: {}}]
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    volumeMounts: [{name: foo, mountPath: /data/foo}, {name: xray, mountPath: /data/xray}]
+    command: [sh, -ec, 'for f in /data/foo/app.log /data/xray/app.log /srv/a.log /srv/b/c.log /srv/b/d.log /srv/b/e.log; do mkdir -p $(dirname $f); echo line >> $f; done']
+`)
+	got := lines(t, "four lines", atLeast(4), "-n", ns, "globs", "-c", "log-bridge")
+	slices.Sort(got)
+	equalLines(t, got, []string{"app:/data/foo/app.log line", "app:/srv/a.log line", "app:/srv/b/c.log line", "app:/srv/b/d.log line"})
+}

@@ -273,7 +273,7 @@ func (g gen) annotations(pod *corev1.Pod) map[string]string {
 			} else if g.chance(0.02) {
 				text += "absent:"
 			}
-			text += pick(g, dirs...) + pick(g, "/app.log", "/*.log", "/**/*.log", "/logs/x.log", "/[a-z]*", "/$(x).log", "/$$", "", "/deep/er/x") + pick(g, ",", "\n", " , ")
+			text += pick(g, dirs...) + pick(g, "/app.log", "/*.log", "/**/*.log", "/logs/x.log", "/[a-z]*", "/[!x]*/app.log", "/{a,b}.log", "/[{]x[}].log", "/$(x).log", "/$$", "", "/deep/er/x") + pick(g, ",", "\n", " , ")
 		}
 		return text
 	}

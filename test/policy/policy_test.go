@@ -156,7 +156,7 @@ func refused(t *testing.T, objects []map[string]any) map[string]string {
 var (
 	blanks     = []string{"", "", "", " ", "\t", "\u00a0", "\u2003", "\u0085", "\v", "\u200b", "\r", "\u3000", "\u1680", "\ufeff"}
 	starts     = []string{"/", "/", "/", "//", "/./", "", "app:", "app:/", "a-1:/", "app :/", "app\u00a0: /", "APP:/", "-:/", "app::/", ":/", "app/b:/", "app:\u00a0/"}
-	names      = []string{"a", "app.log", `"x".log`, `"`, `""`, "'x'", "..", ".", "...", "a..b", "*", "**", "[a-z]", "[[]x", "[", "[!a]", `a\b`, `\`, "a:b", "ä", "日本", "{x}", "$(A)", "$$", "a b", "dev/stdout", "proc/1", "\u202e", "<", "log/x", "\u00a0", "\u200b", "tmp/x", "dev/shm/x", "etc/passwd"}
+	names      = []string{"{a,b}.log", "{a", "b}", "[{]a", "{x,/y}/z", "a", "app.log", `"x".log`, `"`, `""`, "'x'", "..", ".", "...", "a..b", "*", "**", "[a-z]", "[[]x", "[", "[!a]", `a\b`, `\`, "a:b", "ä", "日本", "{x}", "$(A)", "$$", "a b", "dev/stdout", "proc/1", "\u202e", "<", "log/x", "\u00a0", "\u200b", "tmp/x", "dev/shm/x", "etc/passwd"}
 	between    = []string{"/", "/", "//", ""}
 	ends       = []string{"", "", "", "/", "/..", "\n", ","}
 	quantities = []string{"64Mi", "100m", "1", "1Gi", "0", "-1", "+5", "1e3", "1E3", "1E", "1Ei", "1e999999999", "1e-999999999", "1e+99", "1e100", "1.5Gi", "0.000000000000000000001", "64m", "64 Mi", "1e", "e3", ".5", "5.", "",

@@ -51,7 +51,7 @@ func (t *Tree) Glob(pattern string, match func(Node), fault func(error)) Found {
 
 func (t *Tree) glob(f *Found, dir string, parts []string) {
 	part, rest := parts[0], parts[1:]
-	if !strings.ContainsAny(part, `*?[\`) {
+	if !contract.IsPattern(part) {
 		p := join(dir, part)
 		if len(rest) > 0 {
 			t.glob(f, p, rest)
@@ -85,7 +85,7 @@ func (t *Tree) glob(f *Found, dir string, parts []string) {
 			}
 		}
 		switch {
-		case !match(part, name):
+		case !contract.Match(part, name):
 		case len(rest) == 0:
 			if !Compressed(name) {
 				t.add(f, join(dir, name), d, name)
@@ -124,16 +124,6 @@ func (t *Tree) kind(d *Dir, dir, name string, known Kind) Kind {
 		return Directory
 	}
 	return Other
-}
-
-// match matches one component. path.Match knows the negated class as [^…], shells
-// also as [!…].
-func match(part, name string) bool {
-	if strings.HasPrefix(name, ".") && !strings.HasPrefix(part, ".") {
-		return false
-	}
-	ok, _ := path.Match(strings.ReplaceAll(part, "[!", "[^"), name)
-	return ok
 }
 
 // add puts what is at p into the result: name in the directory d, if that is known.

@@ -59,14 +59,13 @@ func (p *planner) viewsBeneath(w *wanted, dir string) (Code, error) {
 	if p.globs += (len(w.Pattern) + 8) * weight; p.globs > maxGlobs {
 		return LB0316, sentence("%s: too many globs would have to be compared with the paths of too many volume mounts (%d here); name directories in which fewer volumes are mounted, or files", w.Entry, len(below))
 	}
-	parts := strings.Split(strings.Trim(w.Pattern, "/"), "/")
 	below = slices.Sorted(slices.Values(below)) // in the pod's order
 	for _, i := range below {
 		if p.ended() {
 			break
 		}
 		m := mounted.all[i]
-		if !reaches(parts, mounted.at[i]) || m.ReadOnly || notForLogs(p.volume(m.Name)) != "" || readOnly(p.volume(m.Name)) != "" {
+		if !w.Reaches(mounted.at[i]) || m.ReadOnly || notForLogs(p.volume(m.Name)) != "" || readOnly(p.volume(m.Name)) != "" {
 			continue
 		}
 		if code, err := p.view(w, m); err != nil {
@@ -244,22 +243,4 @@ func (p *planner) writer(w *wanted, m corev1.VolumeMount) words {
 		}
 	}
 	return none
-}
-
-// reaches says whether a glob, of these components, may match something at or beneath dir.
-func reaches(parts []string, dir string) bool {
-	i := 0
-	for want := range strings.SplitSeq(strings.Trim(dir, "/"), "/") {
-		if i == len(parts) {
-			return false
-		}
-		if parts[i] == "**" {
-			return true
-		}
-		if ok, err := path.Match(parts[i], want); err != nil || !ok {
-			return false
-		}
-		i++
-	}
-	return true
 }
