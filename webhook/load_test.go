@@ -29,6 +29,9 @@ const memory = 128 << 20
 // review is decided. Where the machine lets it, the program runs in a cgroup of that memory, as in a container; elsewhere
 // the most that it had must be less.
 func TestLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the load is not short")
+	}
 	dir := t.TempDir()
 	certificate(t, dir)
 	hook, health, metrics := freePort(t), freePort(t), freePort(t)

@@ -442,6 +442,10 @@ const programs = 350
 // TestModel is row G of the list of scenarios.
 func TestModel(t *testing.T) {
 	a := audited(t)
+	programs := programs
+	if testing.Short() {
+		programs /= 10
+	}
 	eachPlace(t, places[:3], func(t *testing.T, dir, small string, events bool) {
 		name := crc32.ChecksumIEEE([]byte(t.Name())) // other programs for each, but the same ones each time
 		run(t, a, dir, small, events, uint64(name)<<32, func(played int) bool { return played >= programs })

@@ -335,6 +335,9 @@ func threadTime(t *testing.T) time.Duration {
 // that costs more than what docs/security.md promises. 100 ms are told by what the same
 // machine takes in the same run to see that 3 MiB of JSON are valid: 8 ms on a usual one.
 func TestSlowestPod(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the search for the slowest pod is not short")
+	}
 	if race {
 		t.Skip("the race detector costs more than what is measured")
 	}
@@ -388,6 +391,9 @@ func TestSlowestPod(t *testing.T) {
 // TestCostGrowsWithSize compares each dimension with itself: sixteen times as much of it must
 // not cost much more than sixteen times as much.
 func TestCostGrowsWithSize(t *testing.T) {
+	if testing.Short() {
+		t.Skip("large pods are not short")
+	}
 	if race {
 		t.Skip("the race detector costs more than what is measured")
 	}

@@ -58,6 +58,9 @@ func ask(h http.Handler, body, pod string) string {
 // TestManyReviews sends reviews from several goroutines at once. Under the race detector
 // it shows that a handler may be shared, and in any case that it leaves nothing behind.
 func TestManyReviews(t *testing.T) {
+	if testing.Short() {
+		t.Skip("20,000 reviews are not short")
+	}
 	workers, each := 4, 500
 	if race {
 		each = 5000
