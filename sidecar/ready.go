@@ -19,11 +19,11 @@ import (
 func announce(state string) (*os.File, error) {
 	d, err := os.Open(state)
 	if err != nil {
-		return nil, fmt.Errorf("tell that the files are followed: %w", err)
+		return nil, fmt.Errorf("announce that the files are followed: %w", err)
 	}
 	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		d.Close()
-		return nil, fmt.Errorf("lock %s to tell that the files are followed: %w", state, err)
+		return nil, fmt.Errorf("lock %s to announce that the files are followed: %w", state, err)
 	}
 	return d, nil
 }

@@ -171,7 +171,7 @@ func awaitEnd(grace time.Duration, words *say.Sayer, sinks ...*emit.Sink) *endin
 			case <-late:
 				hurry(fmt.Sprintf("not done %v after %v", grace, first))
 			case second := <-signals:
-				hurry(fmt.Sprintf("told a second time to stop (%v)", second))
+				hurry(fmt.Sprintf("received a second signal (%v)", second))
 			case <-slow.C:
 				// Rare: a pod's end seldom takes so long. Whoever kills the sidecar then
 				// leaves this as the last word.
@@ -182,7 +182,7 @@ func awaitEnd(grace time.Duration, words *say.Sayer, sinks ...*emit.Sink) *endin
 				case slices.ContainsFunc(sinks, (*emit.Sink).Writing):
 					words.Say("stopping: undelivered lines remain, but nothing is reading the output")
 				default:
-					words.Say("stopping: looking for what is to be delivered")
+					words.Say("stopping: searching for undelivered lines")
 				}
 			}
 		}

@@ -99,7 +99,7 @@ func injectFlags(fs *flag.FlagSet, c *inject.Config) {
 	quantity(fs, &c.Resources.MemoryLimit, "memory-limit", "the sidecar's memory limit")
 	quantity(fs, &c.Resources.EphemeralRequest, "ephemeral-storage-request", "the sidecar's ephemeral-storage request, in a pod of which a container has a limit of it or each has a request")
 	quantity(fs, &c.Resources.EphemeralLimit, "ephemeral-storage-limit", "the sidecar's ephemeral-storage limit, in a pod of which a container has one")
-	fs.Func("stats", "how often the sidecar tells on its stderr what it delivered (`DURATION`, default 0s, which is never)", func(s string) error {
+	fs.Func("stats", "how often the sidecar reports on its stderr what it delivered (`DURATION`, default 0s, which is never)", func(s string) error {
 		d, err := time.ParseDuration(s)
 		if err != nil || d < 0 {
 			return errors.New("write a duration such as 1m, or 0s for never")
@@ -241,7 +241,7 @@ func (o *options) serve(ctx context.Context, certificates certificates, log *slo
 			return
 		case <-ctx.Done():
 		}
-		log.Info("told to end; serving on until the API server has noticed", "delay", o.stay)
+		log.Info("shutting down; serving until the API server has noticed", "delay", o.stay)
 		select {
 		case <-life.Done():
 		case <-time.After(o.stay):
@@ -308,7 +308,7 @@ func health(ctx context.Context, hook *server.Server, certificates certificates)
 			err = hook.Listening()
 		}
 		if ctx.Err() != nil {
-			err = errors.New("told to end")
+			err = errors.New("shutting down")
 		}
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)

@@ -132,7 +132,7 @@ func Lookup(name string) (Annotation, error) {
 		keys = append(keys, a.Key)
 	}
 	slices.Sort(keys)
-	return Annotation{}, fmt.Errorf("%s: there is no such annotation; behind %s may stand: %s", Brief(name), Prefix, strings.Join(keys, ", "))
+	return Annotation{}, fmt.Errorf("%s: unknown annotation; after %s, these are known: %s", Brief(name), Prefix, strings.Join(keys, ", "))
 }
 
 // distance is the Levenshtein distance of two short ASCII words.

@@ -188,7 +188,7 @@ func Flags(fs *flag.FlagSet) *Config {
 	})
 	fs.BoolVar(&c.Reclaim, "reclaim", false, "free the disk blocks of delivered bytes")
 	fs.DurationVar(&c.Grace, "grace", 0, "how long draining may take after SIGTERM; 0 is without an end")
-	fs.DurationVar(&c.Stats, "stats", 0, "how often to tell on stderr what was delivered, such as 1m; 0 is never")
+	fs.DurationVar(&c.Stats, "stats", 0, "how often to report on stderr what was delivered, such as 1m; 0 is never")
 	each("stderr", "`CONTAINER:PATTERN` whose lines go to stderr; may repeat", func(s string) error {
 		e, err := parseSource(s)
 		if err == nil {

@@ -60,7 +60,7 @@ var scenes = []scene{
 			time.Sleep(look)
 		}
 	}},
-	{"deleted after 50 ms and made anew, 10 times", func(a *act) {
+	{"deleted after 50 ms and created again, 10 times", func(a *act) {
 		for range 10 {
 			a.write(500)
 			time.Sleep(50 * time.Millisecond)
@@ -68,7 +68,7 @@ var scenes = []scene{
 			a.create()
 		}
 	}},
-	{"told to end right behind the last of 20,000 lines", func(a *act) {
+	{"stopped right after the last of 20,000 lines", func(a *act) {
 		a.write(20_000)
 		a.end(syscall.SIGTERM)
 	}},

@@ -22,7 +22,7 @@ func (p *planner) tellOrder() {
 		case strings.HasPrefix(c.Name, contract.SeedContainerPrefix):
 			p.say(LB0211, "init container %s comes before %s, which gives it its program, so the pod would never start; have the webhook that changed their order keep it", c.Name, contract.Container)
 		default:
-			p.say(LB0210, "init container %s starts before %s and mounts its volume while nothing is in it: it sees empty directories, and the application does not see what it writes there; have it added behind %[2]s, or without these mounts", c.Name, contract.Container)
+			p.say(LB0210, "init container %s starts before %s and mounts its volume while nothing is in it: it sees empty directories, and the application does not see what it writes there; have it added after %[2]s, or without these mounts", c.Name, contract.Container)
 		}
 	}
 }

@@ -36,7 +36,7 @@ func TestSayings(t *testing.T) {
 		{"a misspelt key, though nothing is asked", "log-bridge.dev/file: /app/app.log", app, []string{
 			"log-bridge.dev/file: there is no such annotation; did you mean log-bridge.dev/files? [LB0101]"}},
 		{"a key nobody can guess", files("/x\nlog-bridge.dev/wibble: x"), app, []string{
-			"log-bridge.dev/wibble: there is no such annotation; behind log-bridge.dev/ may stand: cpu-limit, cpu-request, ephemeral-storage-limit, ephemeral-storage-request, files, format, inject, memory-limit, memory-request, mount, reclaim, run-as-group, run-as-user, seed, size-limit, status, stderr-files [LB0101]"}},
+			"log-bridge.dev/wibble: unknown annotation; after log-bridge.dev/, these are known: cpu-limit, cpu-request, ephemeral-storage-limit, ephemeral-storage-request, files, format, inject, memory-limit, memory-request, mount, reclaim, run-as-group, run-as-user, seed, size-limit, status, stderr-files [LB0101]"}},
 		{"a word that is not in the list", files("/x\nlog-bridge.dev/mount: volume"), app, []string{
 			`log-bridge.dev/mount: "volume" is none of auto, file, directory [LB0102]`}},
 		{"no boolean", files("/x\nlog-bridge.dev/reclaim: 'yes'"), app, []string{
@@ -65,7 +65,7 @@ func TestSayings(t *testing.T) {
 		{"a setting without files", "log-bridge.dev/format: json", app, []string{
 			"log-bridge.dev/format does nothing without log-bridge.dev/files; the pod is left as it is [LB0104]"}},
 		{"an entry for both streams", files("/x\nlog-bridge.dev/stderr-files: app:/x"), app, []string{
-			"log-bridge.dev/files: app:/x also stands in log-bridge.dev/stderr-files; a line is written once, so take it out of one [LB0105]"}},
+			"log-bridge.dev/files: app:/x is also in log-bridge.dev/stderr-files; each line is written once, so remove it from one of them [LB0105]"}},
 		{"a request above the limit", files("/x\nlog-bridge.dev/cpu-request: '2'\nlog-bridge.dev/cpu-limit: '1'"), app, []string{
 			"log-bridge.dev/cpu-request: 2 is more than the limit of 1 in log-bridge.dev/cpu-limit; raise the limit or lower the request [LB0106]"}},
 		{"more text than a pod has room for", files("/x\nexample.com/large: " + strings.Repeat("x", 256<<10)), app, []string{
@@ -149,9 +149,9 @@ func TestSayings(t *testing.T) {
 		{"a path above a mount", files("/c"), mounted("mountPath: /c/d", "emptyDir: {}"), []string{
 			"log-bridge.dev/files: app:/c: volume v is mounted at /c/d, so /c is a directory; name the files in it, such as /c/*.log [LB0304]"}},
 		{"a path above another entry", files("/c, /c/x.log"), app, []string{
-			"log-bridge.dev/files: app:/c: the entry app:/c/x.log lies beneath it, so it is a directory; name the files in it, such as /c/*.log [LB0304]"}},
+			"log-bridge.dev/files: app:/c: the entry app:/c/x.log is inside it, so it is a directory; name the files in it, such as /c/*.log [LB0304]"}},
 		{"a path that another entry's glob has for its directory", files("/c, /c/*.log"), app, []string{
-			"log-bridge.dev/files: app:/c: another entry names files beneath /c, so it is a directory; name the files in it, such as /c/*.log [LB0304]"}},
+			"log-bridge.dev/files: app:/c: another entry names files inside /c, so it is a directory; name the files in it, such as /c/*.log [LB0304]"}},
 		{"subPathExpr from envFrom", files("/c/x"),
 			"containers: [{name: app, image: a, envFrom: [{configMapRef: {name: m}}], volumeMounts: [{name: v, mountPath: /c, subPathExpr: $(P)}]}]\nvolumes: [{name: v, emptyDir: {}}]", []string{
 				"log-bridge.dev/files: app:/c/x: container app mounts volume v with subPathExpr $(P): $(P) is not in the container's env; if it comes from envFrom, the sidecar cannot be given it alone, so define P in env [LB0305]"}},
@@ -255,7 +255,7 @@ func TestSayings(t *testing.T) {
 		{"one log beside the program", files("/app/app.log"), app, nil},
 
 		{"a foreign container before the sidecar", ours, strings.Replace(has, "initContainers: [", "initContainers: [{name: copies, image: c, volumeMounts: [{name: log-bridge, mountPath: /app/app.log, subPath: app/app/app.log}]}, ", 1), []string{
-			"init container copies starts before log-bridge and mounts its volume while nothing is in it: it sees empty directories, and the application does not see what it writes there; have it added behind log-bridge, or without these mounts [LB0210]"}},
+			"init container copies starts before log-bridge and mounts its volume while nothing is in it: it sees empty directories, and the application does not see what it writes there; have it added after log-bridge, or without these mounts [LB0210]"}},
 		{"a foreign container that does not mount our volume", ours, strings.Replace(has, "initContainers: [", "initContainers: [{name: mesh, image: c}, ", 1), nil},
 		{"the seeding container before the sidecar", ours, strings.Replace(has, "initContainers: [", "initContainers: [{name: log-bridge-seed-app, image: a, volumeMounts: [{name: log-bridge, mountPath: /log-bridge/.bin, subPath: .bin}]}, ", 1), []string{
 			"init container log-bridge-seed-app comes before log-bridge, which gives it its program, so the pod would never start; have the webhook that changed their order keep it [LB0211]"}},

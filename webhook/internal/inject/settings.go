@@ -96,7 +96,7 @@ func (p *planner) readSettings() {
 	}
 	for _, e := range p.set.files {
 		if both[e] {
-			p.say(LB0105, "%s: %s also stands in %s; a line is written once, so take it out of one", annotation(contract.KeyFiles), e, annotation(contract.KeyStderrFiles))
+			p.say(LB0105, "%s: %s is also in %s; each line is written once, so remove it from one of them", annotation(contract.KeyFiles), e, annotation(contract.KeyStderrFiles))
 		}
 	}
 }

@@ -75,15 +75,15 @@ func (p *planner) shareAll() {
 		}
 		if d, ok := top[w.Container].covering(of); ok {
 			if w.way == ByFile && d == of {
-				p.beneath(w, "another entry names files beneath %s, so it is a directory", of)
+				p.beneath(w, "another entry names files inside %s, so it is a directory", of)
 			}
 			w.way, w.dir = ByDirectory, d
 			continue
 		}
 		if _, ok := top[w.Container].within(of); ok {
-			p.beneath(w, "another entry names files beneath %s, so it is a directory", of)
+			p.beneath(w, "another entry names files inside %s, so it is a directory", of)
 		} else if other, ok := files[w.Container].within(of); ok {
-			p.beneath(w, "the entry %s lies beneath it, so it is a directory", contract.Entry{Container: w.Container, Pattern: other})
+			p.beneath(w, "the entry %s is inside it, so it is a directory", contract.Entry{Container: w.Container, Pattern: other})
 		}
 	}
 	if p.mistaken() {

@@ -45,7 +45,7 @@ func (d *document) readable() error {
 			n, _ := strconv.Atoi(m[1]) // this one is counted from 0, and 0 left out
 			line += n
 		}
-		return fmt.Errorf("line %d: something stands behind the end of the document; take it away, or write --- before it", line)
+		return fmt.Errorf("line %d: unexpected content after the end of the document; remove it, or precede it with ---", line)
 	}
 	return d.twice(&tree)
 }
@@ -57,7 +57,7 @@ func (d *document) twice(n *yaml3.Node) error {
 		for i := 0; i < len(n.Content); i += 2 {
 			key := n.Content[i]
 			if line, ok := first[key.Value]; ok && key.Kind == yaml3.ScalarNode && key.Tag != "!!merge" {
-				return fmt.Errorf("line %d: the key %s already stands in line %d; take one of the two out", d.line+key.Line, key.Value, d.line+line)
+				return fmt.Errorf("line %d: duplicate key %s (first on line %d); remove one", d.line+key.Line, key.Value, d.line+line)
 			}
 			first[key.Value] = key.Line
 		}

@@ -289,7 +289,7 @@ func (s *survey) pod(ctx context.Context, pod *corev1.Pod, leftOut bool) {
 		findings = append(findings, inject.Finding{Code: inject.LB0702, Text: "the pod has " + contract.Prefix + contract.KeyFiles + ", but log-bridge leaves namespace " + pod.Namespace + " alone"})
 	default:
 		s.Bare++
-		findings = append(findings, inject.Finding{Code: inject.LB0701, Text: "the pod was made " + pod.CreationTimestamp.UTC().Format(time.RFC3339) + " without the sidecar, so kubectl logs does not show its files; delete it, so that its controller makes it anew"})
+		findings = append(findings, inject.Finding{Code: inject.LB0701, Text: "the pod was made " + pod.CreationTimestamp.UTC().Format(time.RFC3339) + " without the sidecar, so kubectl logs does not show its files; delete it, so that its controller creates it again"})
 	}
 	if len(findings) == 0 {
 		return

@@ -183,7 +183,7 @@ func TestFindings(t *testing.T) {
 	}{
 		"an annotated pod without the sidecar": {
 			change: func(c *cluster) { c.lists[podsOfShop] = []string{pod("web", annotated, "")} },
-			want:   []string{"Pod/web LB0701"}, text: "delete it, so that its controller makes it anew",
+			want:   []string{"Pod/web LB0701"}, text: "delete it, so that its controller creates it again",
 		},
 		"a pod that was not asked about": {change: func(c *cluster) { c.lists[podsOfShop] = []string{pod("web", `"other/files":"/x"`, "")} }},
 		"a pod that declined": {change: func(c *cluster) {
