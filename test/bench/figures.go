@@ -30,12 +30,12 @@ type column struct {
 	goal       string // what the sidecar should reach
 }
 
-// line is one line of a log, with a number, size bytes with its newline.
-func line(b []byte, n, size int) []byte {
+// line is one line of a log, with a number, lineSize bytes with its newline.
+func line(b []byte, n int) []byte {
 	at := len(b)
 	b = strconv.AppendInt(b, int64(n), 10)
 	b = append(b, ' ')
-	for len(b)-at < size-1 {
+	for len(b)-at < lineSize-1 {
 		b = append(b, "abcdefghijklmnopqrstuvwxyz0123456789"[len(b)%36])
 	}
 	return append(b, '\n')
@@ -54,7 +54,7 @@ func backlog(name string, size int64) (int64, error) {
 	written := int64(0)
 	for n := 0; written < size; {
 		for b = b[:0]; len(b) < 1<<20; n++ {
-			b = line(b, n, lineSize)
+			b = line(b, n)
 		}
 		if _, err := f.Write(b); err != nil {
 			return 0, err
@@ -96,7 +96,7 @@ func settled(b *bench, p peer, files int) (*site, *process, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	first := line(nil, 0, lineSize)
+	first := line(nil, 0)
 	for _, name := range s.files {
 		if err := os.WriteFile(name, first, 0o644); err != nil {
 			s.remove()
@@ -117,30 +117,27 @@ func settled(b *bench, p peer, files int) (*site, *process, error) {
 	return s, q, nil
 }
 
-// write appends lines at a steady pace, each with a write(2) of its own, and returns how many
-// bytes it wrote. each is called before a line is written, and may change it.
-func write(name string, every time.Duration, lines int, each func([]byte) []byte) (int64, error) {
+// write appends lines at a steady pace, each with a write(2) of its own. each is called before a line is written, and may change it.
+func write(name string, every time.Duration, lines int, each func([]byte) []byte) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer f.Close()
 	var b []byte
-	total := int64(0)
 	for n, begun := 0, time.Now(); n < lines; n++ {
 		if ahead := time.Until(begun.Add(time.Duration(n) * every)); ahead > 0 {
 			ts := unix.NsecToTimespec(int64(ahead))
 			_ = unix.Nanosleep(&ts, nil)
 		}
-		b = each(line(b[:0], n, lineSize))
+		b = each(line(b[:0], n))
 		if _, err := unix.Write(int(f.Fd()), b); err != nil {
-			return total, err
+			return err
 		}
-		total += int64(len(b))
 	}
-	return total, nil
+	return nil
 }
 
 // steady writes 10,000 lines a second.
@@ -156,7 +153,7 @@ func steady(b *bench, p peer) (map[string]float64, error) {
 	arrived := make(chan error, 1)
 	go func() { arrived <- q.read(int64(lines*lineSize), b.buf) }()
 	before := q.cpu()
-	if _, err := write(s.files[0], every, lines, func(l []byte) []byte { return l }); err != nil {
+	if err := write(s.files[0], every, lines, func(l []byte) []byte { return l }); err != nil {
 		return nil, err
 	}
 	// Not every peer delivers everything; that is in another table.
@@ -206,7 +203,7 @@ func latency(b *bench, p peer) (map[string]float64, error) {
 		}
 		took <- all
 	}()
-	_, err = write(s.files[0], 10*time.Millisecond, lines, func(l []byte) []byte {
+	err = write(s.files[0], 10*time.Millisecond, lines, func(l []byte) []byte {
 		return append(fmt.Appendf(l[:0], "%0*d", digits, monotonic()), '\n')
 	})
 	if err != nil {
@@ -220,7 +217,7 @@ func latency(b *bench, p peer) (map[string]float64, error) {
 	}
 	q.end(unix.SIGTERM)
 	if err != nil || len(all) < lines {
-		return nil, fmt.Errorf("%d of %d lines came: %v", len(all), lines, err)
+		return nil, fmt.Errorf("%d of %d lines came: %w", len(all), lines, err)
 	}
 	slices.Sort(all)
 	return map[string]float64{"median": float64(all[len(all)/2]) / 1e6, "p99": float64(all[len(all)*99/100]) / 1e6}, nil

@@ -162,7 +162,7 @@ func (a *act) create() {
 func (a *act) write(lines int) {
 	var b []byte
 	for range lines {
-		b = line(b[:0], a.written, lineSize)
+		b = line(b[:0], a.written)
 		_, err := a.f.Write(b)
 		a.must(err)
 		a.written++
@@ -219,7 +219,7 @@ func (b *bench) play(sc scene, p peer) (lost, repeated int, err error) {
 	came := make([]int, a.written)
 	for l := range bytes.Lines(a.out.Bytes()) {
 		first, _, _ := bytes.Cut(l, []byte(" "))
-		if n, err := strconv.Atoi(string(first)); err == nil && n < len(came) && bytes.Equal(l, line(nil, n, lineSize)) {
+		if n, err := strconv.Atoi(string(first)); err == nil && n < len(came) && bytes.Equal(l, line(nil, n)) {
 			came[n]++
 		}
 	}

@@ -129,7 +129,7 @@ func (q *process) read(n int64, buf []byte) error {
 	for n > 0 {
 		m, err := unix.Read(fd, buf)
 		if m <= 0 && err != unix.EINTR {
-			return fmt.Errorf("%s: its output ended %d bytes early (%v)", filepath.Base(q.cmd.Path), n, err)
+			return fmt.Errorf("%s: its output ended %d bytes early (%w)", filepath.Base(q.cmd.Path), n, err)
 		}
 		n -= int64(max(m, 0))
 	}
