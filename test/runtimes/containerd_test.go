@@ -186,3 +186,47 @@ func TestContainerdStands(t *testing.T) {
 	want := testbed.Numbered("line", 1, 50_000)
 	testbed.EqualLines(t, bed.Lines(t, "50,000 lines", atLeast(len(want)), "-n", ns, "app", "-c", "log-bridge"), want)
 }
+
+// When containerd is killed, the lines that are on their way through its shim's pipe are lost, and no others; the sidecar
+// and the application live on. docs/runtimes.md says so.
+func TestContainerdKilled(t *testing.T) {
+	ns := startPod(t)
+	logs := []string{"-n", ns, "app", "-c", "log-bridge"}
+	// The writer is no child of kubectl exec, which ends with containerd.
+	inApp(t, ns, `setsid sh -c 'i=0; while [ ! -e /tmp/enough ]; do i=$((i+1)); echo line $i; usleep 1000; done >> /srv/app.log' > /dev/null 2>&1 &`)
+	bed.Lines(t, "200 lines", atLeast(200), logs...)
+	// Whoever listens at containerd's socket is containerd.
+	pid := strings.TrimSpace(bed.Run(t, "sh", "-c", `inode=$(awk '$NF == "/run/containerd/containerd.sock" && $4 == "00010000" { print $7; exit }' /proc/net/unix)
+		for p in /proc/[0-9]*; do ls -l $p/fd 2>/dev/null | grep -q "socket:\[$inode\]" && basename $p && exit; done`))
+	if pid == "" || pid == "1" {
+		t.Fatalf("containerd's process was not found: %q", pid)
+	}
+	bed.Run(t, "kill", "-KILL", pid)
+	testbed.Eventually(t, "containerd to answer again", func() (bool, string) {
+		out, err := bed.Try("-n", ns, "exec", "app", "-c", "app", "--", "true")
+		return err == nil, out
+	})
+	inApp(t, ns, "touch /tmp/enough; usleep 200000; echo end >> /srv/app.log")
+	got := bed.Lines(t, "the last line", func(have []string) bool { return len(have) > 0 && have[len(have)-1] == "end" }, logs...)
+
+	before, missing := 0, 0
+	for _, line := range got[:len(got)-1] {
+		n := 0
+		if _, err := fmt.Sscanf(line, "line %d", &n); err != nil {
+			continue // cut off by the end of containerd
+		}
+		if n <= before {
+			t.Fatalf("line %d came after line %d", n, before)
+		}
+		missing += n - before - 1
+		before = n
+	}
+	t.Logf("%d of %d lines were lost", missing, before)
+	// A pipe holds 64 KiB, and containerd's reader as much.
+	if lost := missing * len("line 1000\n"); lost > 128<<10 {
+		t.Errorf("%d lines were lost, about %d bytes; docs/runtimes.md says those in a pipe", missing, lost)
+	}
+	if restarts := bed.K(t, "-n", ns, "get", "pod", "app", "-o", `jsonpath={.status.initContainerStatuses[?(@.name=="log-bridge")].restartCount}`); restarts != "0" {
+		t.Errorf("the sidecar was restarted %s times", restarts)
+	}
+}

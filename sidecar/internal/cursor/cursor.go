@@ -20,8 +20,9 @@ const (
 	Block = 64 << 10
 	// Turn is the most that one file reads before the next one is served, in bytes, unless a single line is longer.
 	Turn = 1 << 20
-	// Buffer is the size of the scratch memory that a Cursor reads into, in bytes.
-	Buffer = Window + Block + 1
+	// Buffer is the size of the scratch memory that a Cursor reads into, in bytes: the anchor, a block, a newline, and
+	// what is read again.
+	Buffer = Window + Block + 1 + Window
 )
 
 // File is what a Cursor reads.
@@ -90,6 +91,7 @@ func (c *Cursor) Next(f File, buf []byte) Step {
 	}
 	// The anchor and the new bytes come with one read, so that no truncation can come between them unseen.
 	back := len(c.Anchor)
+	again := spare(buf)
 	buf = buf[:back+Block]
 	n, err := f.Pread(buf, c.Offset-int64(back))
 	if err != nil {
@@ -128,7 +130,7 @@ func (c *Cursor) Next(f File, buf []byte) Step {
 	}
 	// A truncation while the read went on may have left old bytes before new ones. If it did, the beginning has
 	// changed now.
-	if check := min(back+end, Window); !Holds(f, buf[:check], c.Offset-int64(back)) {
+	if check := min(back+end, Window); !holds(f, buf[:check], c.Offset-int64(back), again) {
 		return Step{Kind: Again}
 	}
 	return Step{Kind: Deliver, Data: data[:end], AtEnd: atEnd}
@@ -161,10 +163,17 @@ func Last(old, added []byte) []byte {
 
 // Holds says whether a file has exactly want, at most Window bytes, at an offset.
 func Holds(f File, want []byte, off int64) bool {
-	var buf [Window]byte
-	n, err := f.Pread(buf[:len(want)], off)
-	return err == nil && bytes.Equal(buf[:n], want)
+	return holds(f, want, off, make([]byte, len(want)))
 }
+
+// holds is Holds with memory to read into.
+func holds(f File, want []byte, off int64, into []byte) bool {
+	n, err := f.Pread(into[:len(want)], off)
+	return err == nil && bytes.Equal(into[:n], want)
+}
+
+// spare is the end of the scratch memory, for what is read again.
+func spare(buf []byte) []byte { return buf[Buffer-Window : Buffer] }
 
 // Intact says whether what was delivered is still in the file, going by its head and its anchor.
 func (c *Cursor) Intact(f File) bool {

@@ -56,13 +56,14 @@ func (c *Cursor) Flush(f File, buf []byte, put Put) (delivered int64, again bool
 // false if the file was truncated under them; then Offset stays.
 func (c *Cursor) pieces(f File, end int64, buf []byte, put Put) (delivered int64, whole bool, err error) {
 	var tail [Window]byte
+	again := spare(buf)
 	seen := append(tail[:0], c.Anchor...) // the bytes before at
 	for at, first, gap := c.Offset, true, false; at < end; {
 		// As in Next: what was seen comes with the same read, and once more after it.
 		back := len(seen)
 		buf := buf[:back+int(min(Block, end-at))]
 		n, err := f.Pread(buf, at-int64(back))
-		if err != nil || n <= back || !bytes.Equal(buf[:back], seen) || !Holds(f, seen, at-int64(back)) {
+		if err != nil || n <= back || !bytes.Equal(buf[:back], seen) || !holds(f, seen, at-int64(back), again) {
 			if !first { // the next line is a line of its own
 				err := put([]byte("\n"), false, true)
 				return delivered, false, err

@@ -97,6 +97,7 @@ type gap struct {
 	after bool      // since itself is too early
 	until int64     // the latest birth, 0: there is none
 	at    tree.Node // where it was, if it was
+	here  bool      // it is there
 	// numbered says that only a name with a digit is that of a generation: none is known, and the log may be at its
 	// first.
 	numbered bool
@@ -124,7 +125,7 @@ func (s *scanning) gaps() (gaps []gap) {
 			gaps = append(gaps, g)
 		case x.emptyAt != 0:
 			// It was found empty. What it held meanwhile may be in a copy alone.
-			g := gap{name: name, since: max(x.Birth, x.emptyAt), at: x.node, numbered: true}
+			g := gap{name: name, since: max(x.Birth, x.emptyAt), at: x.node, here: true, numbered: true}
 			if !s.last.once {
 				g = s.sinceLastScan(g)
 			}
@@ -175,6 +176,9 @@ func (s *scanning) datedHere(name contract.Place) bool {
 
 // placeOf is where a name is, or would be.
 func (s *scanning) placeOf(g gap) (n tree.Node, ok bool) {
+	if g.here {
+		return g.at, true
+	}
 	src := s.scanner.SourceOf(g.name.Container)
 	if src == nil {
 		return n, false
@@ -285,7 +289,7 @@ func (s *scanning) findElsewhere(m *missed) {
 	walked := map[string]bool{}
 	for _, g := range m.gaps {
 		src := s.scanner.SourceOf(g.name.Container)
-		if src == nil || walked[src.Container] {
+		if g.here || src == nil || walked[src.Container] {
 			continue
 		}
 		walked[src.Container] = true

@@ -67,9 +67,8 @@ func markAt(before []byte, off int64, data []byte, at int64) mark {
 	if n >= cursor.Window {
 		return mark{at, crc32.Checksum(data[n-cursor.Window:n], castagnoli)}
 	}
-	var buf [cursor.Window]byte
-	w := cursor.Last(append(buf[:0], before...), data[:n])
-	return mark{at, crc32.Checksum(w, castagnoli)}
+	before = before[max(0, len(before)+n-cursor.Window):]
+	return mark{at, crc32.Update(crc32.Checksum(before, castagnoli), castagnoli, data[:n])}
 }
 
 // memory is what is remembered of a file.
