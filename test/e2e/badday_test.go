@@ -2,61 +2,9 @@ package e2e
 
 import (
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 )
-
-// TestSidecarDownAtTheEnd shows what docs/delivery.md says nobody can promise: a sidecar that waits for its restart when
-// the application ends is not started again. What it had not delivered is lost, and the Job is complete all the same.
-func TestSidecarDownAtTheEnd(t *testing.T) {
-	ns := namespace(t)
-	apply(t, ns, `
-apiVersion: batch/v1
-kind: Job
-metadata: {name: ends}
-spec:
-  backoffLimit: 0
-  template:
-    metadata:
-      annotations: {log-bridge.dev/files: /work/job.log}
-    spec:
-      restartPolicy: Never
-      terminationGracePeriodSeconds: 5
-      containers:
-      - name: app
-        image: log-bridge.test/rotator:1
-        command: [sh, -c, 'echo first > /work/job.log; while [ ! -e /tmp/go ]; do usleep 100000; done; echo last >> /work/job.log']
-`)
-	logs := []string{"-n", ns, "job/ends", "-c", "log-bridge"}
-	lines(t, "the first line", func(got []string) bool { return len(got) == 1 && got[0] == "first" }, logs...)
-	pod := strings.TrimSpace(kubectl(t, "-n", ns, "get", "pods", "-l", "job-name=ends", "-o", "jsonpath={.items[0].metadata.name}"))
-
-	// Each kill makes the kubelet wait longer before it starts the container again: 10 seconds after the second, 20 after
-	// the third, 40 after the fourth. That is long enough for the application to end, however slow the machine is.
-	const state = `jsonpath={.status.initContainerStatuses[?(@.name=="log-bridge")].restartCount} {.status.initContainerStatuses[?(@.name=="log-bridge")].state.waiting.reason}`
-	for kills := 0; ; {
-		restarts, reason, _ := strings.Cut(kubectl(t, "-n", ns, "get", "pod", pod, "-o", state), " ")
-		if n, _ := strconv.Atoi(restarts); reason == "CrashLoopBackOff" && n >= 3 {
-			break
-		}
-		if id := sidecarID(t, ns, pod); id != "" {
-			if kills++; kills > 10 {
-				t.Fatalf("after %s restarts the sidecar does not wait for the next one", restarts)
-			}
-			killSidecar(t, id)
-			eventually(t, "the sidecar to be gone", func() (bool, string) { now := sidecarID(t, ns, pod); return now != id, now })
-		}
-	}
-	kubectl(t, "-n", ns, "exec", pod, "-c", "app", "--", "touch", "/tmp/go")
-	kubectl(t, "-n", ns, "wait", "--for=condition=complete", "job/ends", "--timeout=180s")
-	for _, more := range [][]string{nil, {"--previous"}} {
-		out, err := tryKubectl(append([]string{"-n", ns, "logs", pod, "-c", "log-bridge"}, more...)...)
-		if err == nil && strings.Contains(out, "last") {
-			t.Errorf("the last line came: docs/delivery.md may promise more than it does\n%v\n%s\n%s", more, out, kubectl(t, "-n", ns, "get", "pod", pod, "-o", "jsonpath={.status}"))
-		}
-	}
-}
 
 // TestRestartedWithoutWebhook: who restarts a Deployment while no webhook answers sees no warning, since the pods are
 // made by a controller. check --cluster finds them afterwards.
