@@ -27,10 +27,21 @@ const patience = time.Minute
 // start runs a server of the options on a free port of the loopback device, and returns its address.
 func start(t *testing.T, o Options) (*Server, string) {
 	t.Helper()
+	return startWatched(t, o, func(http.ConnState) {})
+}
+
+// startWatched also tells of each change of a connection, after the server has taken note of it.
+func startWatched(t *testing.T, o Options, changed func(http.ConnState)) (*Server, string) {
+	t.Helper()
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s := New(o)
+	takeNote := s.http.ConnState
+	s.http.ConnState = func(conn net.Conn, state http.ConnState) {
+		takeNote(conn, state)
+		changed(state)
+	}
 	test := httptest.NewUnstartedServer(nil)
 	test.Config = s.http
 	if o.TLS != nil {
@@ -121,7 +132,27 @@ func TestBusyConnections(t *testing.T) {
 			<-release
 		}
 	}
-	_, address := start(t, Options{Handler: http.HandlerFunc(handler), Connections: 3, Timeout: patience})
+	idle := make(chan bool, 100)
+	_, address := startWatched(t, Options{Handler: http.HandlerFunc(handler), Connections: 3, Timeout: patience}, func(state http.ConnState) {
+		if state == http.StateIdle {
+			idle <- true
+		}
+	})
+	await := func(what string, c <-chan bool) {
+		t.Helper()
+		select {
+		case <-c:
+		case <-time.After(patience):
+			close(release)
+			t.Fatalf("waited %v for %s", patience, what)
+		}
+	}
+	// The server counts a connection as idle a moment after its answer has come.
+	use := func(conn net.Conn) {
+		t.Helper()
+		ask(t, conn)
+		await("the connection to be idle", idle)
+	}
 	closed := func(conn net.Conn) {
 		t.Helper()
 		if _, err := conn.Read(make([]byte, 1)); err == nil || isTimeout(err) {
@@ -129,21 +160,21 @@ func TestBusyConnections(t *testing.T) {
 		}
 	}
 	first, second := dial(t, address), dial(t, address)
-	ask(t, first)
-	ask(t, second)
-	ask(t, first) // second is idle longer now
+	use(first)
+	use(second)
+	use(first) // second is idle longer now
 	var busy []net.Conn
 	for range 2 {
 		conn := dial(t, address)
 		fmt.Fprint(conn, "GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
-		<-reached
+		await("the request", reached)
 		busy = append(busy, conn)
 	}
 	closed(second)
 	third := dial(t, address)
 	closed(first)
 	fmt.Fprint(third, "GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
-	<-reached
+	await("the request", reached)
 	closed(dial(t, address))
 	close(release)
 	for _, conn := range append(busy, third) {
