@@ -124,7 +124,7 @@ func (p *planner) rights() *corev1.SecurityContext {
 }
 
 // imageUser is the USER of the sidecar's image.
-var imageUser int64 = 65532
+var imageUser int64 = contract.User
 
 // checkProcesses warns where other processes see the sidecar's. What it does against them, it
 // cannot do against a signal.
