@@ -57,7 +57,7 @@ func (t *Tree) glob(f *Found, dir string, parts []string) {
 			t.glob(f, p, rest)
 			return
 		}
-		t.watchNearest(f, dir)
+		t.watchNearest(f, dir) // that of the name, even if it is a link to a file elsewhere
 		t.add(f, p, nil, "")
 		return
 	}
@@ -146,6 +146,9 @@ func (t *Tree) add(f *Found, p string, d *Dir, name string) {
 	}
 	switch {
 	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
+		if d == nil {
+			t.watchNearest(f, p)
+		}
 	case err != nil:
 		f.fault(err)
 	default:
@@ -158,22 +161,36 @@ func (t *Tree) add(f *Found, p string, d *Dir, name string) {
 
 func (f *Found) watch(dir Node) { f.Dirs[dir.Real] = dir }
 
-// watchNearest watches the directory of the sidecar that is nearest to dir and exists.
-func (t *Tree) watchNearest(f *Found, dir string) {
-	for {
-		if n, err := t.Resolve(dir); err == nil && n.Real != "" && n.Mode&unix.S_IFMT == unix.S_IFDIR {
+// watchNearest watches what has to change before p can appear: the nearest directory above it that
+// exists, or, where a volume or one file of it is mounted and missing, the one that will hold it.
+func (t *Tree) watchNearest(f *Found, p string) {
+	for ; ; p = path.Dir(p) {
+		if n, err := t.Resolve(p); err == nil && n.Real != "" && n.IsDir() {
 			f.Linked = f.Linked || n.linked
 			f.watch(n)
 			return
 		}
-		if dir == "/" {
-			break
+		mounted := false
+		for _, v := range t.covering(p) {
+			if v.prefix == p {
+				mounted = true
+				f.watchParent(Node{Path: p, Real: v.dir, view: v})
+			}
 		}
-		dir = path.Dir(dir)
+		if mounted || p == "/" {
+			return
+		}
 	}
-	if len(t.views) > 0 {
-		f.watch(t.Dirs()[len(t.views)-1].Parent())
+}
+
+// watchParent watches the nearest directory of the sidecar that holds n, or will.
+func (f *Found) watchParent(n Node) {
+	for n = n.Parent(); n.look() != nil || !n.IsDir(); n = n.Parent() {
+		if n.Real == "/" || n.Real == "." {
+			return
+		}
 	}
+	f.watch(n)
 }
 
 // list calls visit with what is in a directory of the container, in every view that shows

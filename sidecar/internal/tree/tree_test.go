@@ -3,6 +3,7 @@ package tree
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -215,6 +216,32 @@ func TestTwoRoots(t *testing.T) {
 	n := 0
 	if tr.Glob("/logs/*.log", func(Node) { n++ }, func(error) {}); n != 2 {
 		t.Errorf("have %d files, want 2", n)
+	}
+}
+
+// TestWatchesWhatIsMissing: while a file or a directory is missing, the directory whose change brings it is
+// watched, in whichever volume that is.
+func TestWatchesWhatIsMissing(t *testing.T) {
+	root := grow(t, "one/logs/", "two/")
+	tr := New("app", contract.Config{Views: []contract.View{
+		{Place: contract.Place{Container: "app", Path: "/srv/app.log"}, Dir: root + "/one/app.log"},
+		{Place: contract.Place{Container: "app", Path: "/srv/deep/b.log"}, Dir: root + "/one/none/of/these/b.log"},
+		{Place: contract.Place{Container: "app", Path: "/data"}, Dir: root + "/two/data"},
+		{Place: contract.Place{Container: "app", Path: "/logs"}, Dir: root + "/one/logs"},
+	}})
+	for pattern, want := range map[string]string{
+		"/srv/app.log":      "/one",
+		"/srv/*.log":        "/one",
+		"/srv/deep/b.log":   "/one",
+		"/data/app.log":     "/two",
+		"/data/**/*.log":    "/two",
+		"/logs/app.log":     "/one/logs",
+		"/logs/new/app.log": "/one/logs",
+	} {
+		found := tr.Glob(pattern, func(n Node) { t.Errorf("%s: found %s", pattern, n.Path) }, func(err error) { t.Errorf("%s: %v", pattern, err) })
+		if dirs := slices.Collect(maps.Keys(found.Dirs)); !slices.Equal(dirs, []string{root + want}) {
+			t.Errorf("%s: watches %s, want %s", pattern, dirs, root+want)
+		}
 	}
 }
 
