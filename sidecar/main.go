@@ -48,7 +48,7 @@ func main() {
 func run(args []string, stdout, stderr *os.File, words *say.Sayer) error {
 	if len(args) == 0 {
 		fmt.Fprint(stderr, usage)
-		return errors.New("a command is missing; write tail, ready, seed or version")
+		return errors.New("missing command; use tail, ready, seed or version")
 	}
 	switch command, args := args[0], args[1:]; command {
 	case "tail":
@@ -70,7 +70,7 @@ func run(args []string, stdout, stderr *os.File, words *say.Sayer) error {
 		_, err := io.WriteString(stdout, usage)
 		return err
 	default:
-		return fmt.Errorf("there is no command %q; write tail, ready, seed or version", command)
+		return fmt.Errorf("unknown command %q; use tail, ready, seed or version", command)
 	}
 }
 

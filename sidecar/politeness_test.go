@@ -177,9 +177,9 @@ func TestWithoutEvents(t *testing.T) {
 		err  error
 		want string
 	}{
-		{unix.EMFILE, `^user \d+ has no inotify instance left on this node; files are polled instead, .* fs\.inotify\.max_user_instances `},
-		{notify.ErrReserve, `^the last inotify instances that user \d+ has on this node are left to the application; .* fs\.inotify\.max_user_instances `},
-		{unix.ENOSYS, `^changes cannot be watched for \(function not implemented\); files are polled instead`},
+		{unix.EMFILE, `^user \d+ has no inotify instances left on this node; polling files instead, .* fs\.inotify\.max_user_instances `},
+		{notify.ErrReserve, `^the last inotify instances of user \d+ on this node are left to the application; .* fs\.inotify\.max_user_instances `},
+		{unix.ENOSYS, `^cannot watch files for changes \(function not implemented\); polling them instead`},
 	} {
 		if have := withoutEvents(test.err); !regexp.MustCompile(test.want).MatchString(have) {
 			t.Errorf("%v: have %s", test.err, have)

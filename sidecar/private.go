@@ -15,7 +15,7 @@ import (
 // may be executed and not read, and such a process is never dumpable.
 func keepPrivate() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("keep other processes of this user out of /proc/self: %w", err)
+		return fmt.Errorf("protect /proc/self from other processes of this user: %w", err)
 	}
 	return nil
 }

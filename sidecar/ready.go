@@ -19,11 +19,11 @@ import (
 func announce(state string) (*os.File, error) {
 	d, err := os.Open(state)
 	if err != nil {
-		return nil, fmt.Errorf("announce that the files are followed: %w", err)
+		return nil, fmt.Errorf("signal readiness: %w", err)
 	}
 	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		d.Close()
-		return nil, fmt.Errorf("lock %s to announce that the files are followed: %w", state, err)
+		return nil, fmt.Errorf("lock %s to signal readiness: %w", state, err)
 	}
 	return d, nil
 }
@@ -55,7 +55,7 @@ func ready(args []string, stdout io.Writer) error {
 	case err != nil:
 		return fmt.Errorf("ready: %w; log-bridge ready --help lists the flags", err)
 	case fs.NArg() > 0:
-		return fmt.Errorf("ready takes no arguments, was given %q", fs.Args())
+		return fmt.Errorf("ready takes no arguments, got %q", fs.Args())
 	}
 	for end := time.Now().Add(*timeout); ; {
 		ok, err := announced(*state)
@@ -63,11 +63,11 @@ func ready(args []string, stdout io.Writer) error {
 			return nil
 		}
 		if time.Now().After(end) {
-			why := "no log-bridge tail holds it"
+			why := "no log-bridge tail is using it"
 			if err != nil {
 				why = err.Error()
 			}
-			return fmt.Errorf("not ready after %v: state %s: %s; the log of the container %s says more", *timeout, *state, why, contract.Container)
+			return fmt.Errorf("not ready after %v: state %s: %s; see the log of container %s", *timeout, *state, why, contract.Container)
 		}
 		// Each start of a pod waits for this; a lock cannot be waited for until it is taken.
 		time.Sleep(2 * time.Millisecond)

@@ -761,7 +761,7 @@ func (s *stage) withoutPolling(have []byte) []byte {
 	}
 	var rest []byte
 	for line := range bytes.Lines(have) {
-		if !bytes.Contains(line, []byte("files are polled instead")) {
+		if !bytes.Contains(line, []byte("polling files instead")) {
 			rest = append(rest, line...)
 		}
 	}

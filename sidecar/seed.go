@@ -26,7 +26,7 @@ func seed(args []string, stdout io.Writer, words *say.Sayer) error {
 	case err != nil:
 		return fmt.Errorf("seed: %w; log-bridge seed --help lists the flags", err)
 	case fs.NArg() == 0 || fs.NArg()%2 != 0:
-		return errors.New("seed takes pairs of directories; write log-bridge seed FROM TO")
+		return errors.New("seed takes pairs of directories; run log-bridge seed FROM TO")
 	}
 	s := prepare.Seeder{Limit: *limit, Say: words.Say}
 	for pair := fs.Args(); len(pair) > 0; pair = pair[2:] {

@@ -38,7 +38,7 @@ func tail(cfg contract.Config, stdout, stderr *os.File, words *say.Sayer) error 
 		return err
 	}
 	if err != nil {
-		words.Say("%v; lines go on, but a restart of the sidecar would repeat them", err)
+		words.Say("%v; lines are still delivered, but a restart of the sidecar would repeat them", err)
 		store, records = checkpoint.Nowhere(), nil
 	}
 	defer store.Close()
@@ -127,14 +127,14 @@ var manners = notify.Usual
 
 // withoutEvents makes a sentence of the reason for which there is no watcher.
 func withoutEvents(err error) string {
-	const remedy = "files are polled instead, so lines come up to a second later. The sysctl fs.inotify.max_user_instances of the node is how many each user has"
+	const remedy = "polling files instead, so lines arrive up to a second later. The node's sysctl fs.inotify.max_user_instances sets the limit for each user"
 	switch {
 	case errors.Is(err, notify.ErrReserve):
-		return fmt.Sprintf("the last inotify instances that user %d has on this node are left to the application; %s", os.Getuid(), remedy)
+		return fmt.Sprintf("the last inotify instances of user %d on this node are left to the application; %s", os.Getuid(), remedy)
 	case errors.Is(err, syscall.EMFILE):
-		return fmt.Sprintf("user %d has no inotify instance left on this node; %s", os.Getuid(), remedy)
+		return fmt.Sprintf("user %d has no inotify instances left on this node; %s", os.Getuid(), remedy)
 	}
-	return fmt.Sprintf("changes cannot be watched for (%v); files are polled instead, so lines come up to a second later", err)
+	return fmt.Sprintf("cannot watch files for changes (%v); polling them instead, so lines arrive up to a second later", err)
 }
 
 // ending is the end of the program as signals ask for it.
@@ -169,7 +169,7 @@ func awaitEnd(grace time.Duration, words *say.Sayer, sinks ...*emit.Sink) *endin
 		for {
 			select {
 			case <-late:
-				hurry(fmt.Sprintf("not done %v after %v", grace, first))
+				hurry(fmt.Sprintf("not finished %v after %v", grace, first))
 			case second := <-signals:
 				hurry(fmt.Sprintf("received a second signal (%v)", second))
 			case <-slow.C:
@@ -178,9 +178,9 @@ func awaitEnd(grace time.Duration, words *say.Sayer, sinks ...*emit.Sink) *endin
 				slow.Reset(10 * time.Second)
 				switch n := e.undone.Load(); {
 				case n >= 0:
-					words.Say("stopping: %s to deliver", emit.Size(n))
+					words.Say("stopping: %s left to deliver", emit.Size(n))
 				case slices.ContainsFunc(sinks, (*emit.Sink).Writing):
-					words.Say("stopping: undelivered lines remain, but nothing is reading the output")
+					words.Say("stopping: undelivered lines remain, but nothing is reading stdout")
 				default:
 					words.Say("stopping: searching for undelivered lines")
 				}
@@ -202,7 +202,7 @@ func (e *ending) left(n int64) error {
 // explain makes a sentence of the error of an end in a hurry.
 func (e *ending) explain(err error, f *follow.Follower) error {
 	if why := e.hurry.Load(); errors.Is(err, emit.ErrLate) && why != nil {
-		return fmt.Errorf("%s; %s are not delivered", *why, emit.Size(f.Left()))
+		return fmt.Errorf("%s; %s not delivered", *why, emit.Size(f.Left()))
 	}
 	return err
 }

@@ -10,7 +10,7 @@ import (
 
 // hostile are names that try to be more than a name.
 var hostile = []string{
-	"x\nlog-bridge: the checkpoint can be written again", "\x1b[2J\x1b[31m", "\r\x08\x7f\x00\t",
+	"x\nlog-bridge: the checkpoint is writable again", "\x1b[2J\x1b[31m", "\r\x08\x7f\x00\t",
 	"\u0085\u009b31m", "\u2028\u2029", "\u202egol.\u2066x\u2069", "app\u200b.log\ufeff", "\u00ad\u034f\u061c\u3164\uffa0\u115f",
 	"\U000e0041\U0001d173", "\xff\xfe\xc3", "\xc2", "\xed\xa0\x80", "\"", `\`, `a\nb`, " ", "\ufffd",
 }

@@ -458,7 +458,7 @@ spec:
 			saying := "-c=log-bridge"
 			words := "a container that starts before log-bridge has mounts of container app"
 			if c.name == "second" {
-				saying, words = "-c=log-bridge-seed-app", "/log-bridge/app/var/log/app was made for another container"
+				saying, words = "-c=log-bridge-seed-app", "/log-bridge/app/var/log/app was created for another container"
 			}
 			if said := kubectl(t, "-n", ns, "logs", "mounted", saying); strings.Count(said, words) != 1 {
 				t.Errorf("%s said\n%s", saying, said)

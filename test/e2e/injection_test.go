@@ -87,7 +87,7 @@ spec:
 		equalLines(t, lines(t, "the line of "+name, atLeast(1), "-n", ns, name, "-c", "log-bridge"), []string{"private"})
 	}
 	got := lines(t, "the sentence", atLeast(1), "-n", ns, "root-by-image", "-c", "log-bridge")
-	want := `log-bridge: app:/var/log/app/app.log has mode 0600 and belongs to user 0, so user 41932, which log-bridge runs as, cannot read it; it is tried again. Let the application make it readable for others (umask 022)`
+	want := `log-bridge: app:/var/log/app/app.log has mode 0600 and belongs to user 0; log-bridge runs as user 41932 and cannot read it; retrying. Have the application create it readable by others (umask 022)`
 	equalLines(t, got, []string{want})
 }
 

@@ -63,7 +63,7 @@ spec:
 `)
 	equalLines(t, lines(t, "all instances", atLeast(2), "-n", ns, "greedy", "-c", "app"), []string{"at once nearly all: True", "in the end all"})
 	said := lines(t, "both lines and the sentence", atLeast(3), "-n", ns, "greedy", "-c", "log-bridge")
-	equalLines(t, said, []string{"one", "log-bridge: the last inotify instances that user 43210 has on this node are left to the application; files are polled instead, so lines come up to a second later. The sysctl fs.inotify.max_user_instances of the node is how many each user has", "two"})
+	equalLines(t, said, []string{"one", "log-bridge: the last inotify instances of user 43210 on this node are left to the application; polling files instead, so lines arrive up to a second later. The node's sysctl fs.inotify.max_user_instances sets the limit for each user", "two"})
 	if out := strings.Join(lines(t, "the line of the other pod", atLeast(1), "-n", ns, "other", "-c", "log-bridge"), "\n"); out != "one" {
 		t.Errorf("the other pod's sidecar says %q", out)
 	}

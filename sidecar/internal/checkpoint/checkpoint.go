@@ -112,7 +112,7 @@ const (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // ErrLocked says that another sidecar has the state.
-var ErrLocked = errors.New("another log-bridge follows with this state; give each its own --state")
+var ErrLocked = errors.New("another log-bridge is using this state; give each its own --state")
 
 // Open opens or makes the checkpoint in dir and returns the records in it, each with
 // its pair number. Damaged slots are passed over.
@@ -131,7 +131,7 @@ func Open(dir string) (*Store, map[int]Record, error) {
 	}
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a file; delete it", name)
+		err = fmt.Errorf("%s is not a regular file; delete it", name)
 	}
 	if err != nil {
 		f.Close()
@@ -211,7 +211,7 @@ func (s *Store) SeenAt(t int64) error {
 	}
 	times := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(t)}
 	if err := unix.UtimesNanoAt(int(s.seen.Fd()), "", times[:], unix.AT_EMPTY_PATH); err != nil {
-		return fmt.Errorf("date %s: %w", s.seen.Name(), err)
+		return fmt.Errorf("set the time of %s: %w", s.seen.Name(), err)
 	}
 	return nil
 }

@@ -62,7 +62,7 @@ func TestFormats(t *testing.T) {
 // read back.
 func FuzzNames(f *testing.F) {
 	f.Add("/logs/a.log", "/logs/b.log", "text")
-	f.Add("/logs/x\nlog-bridge: the checkpoint can be written again \x1b[2J.log", "/a b", " x")
+	f.Add("/logs/x\nlog-bridge: the checkpoint is writable again \x1b[2J.log", "/a b", " x")
 	f.Add("/logs/x\" y\\.log", "/\u202egol\u009b", "\"")
 	f.Add("/logs/\xff\xfe", "/日誌 \"x\"", "\u200b\U000e0041")
 	f.Fuzz(func(t *testing.T, path, other, text string) {

@@ -11,10 +11,10 @@ import (
 )
 
 // ErrClosed says that nobody reads any more (EPIPE).
-var ErrClosed = errors.New("the output is closed: nobody reads the lines any more")
+var ErrClosed = errors.New("the output is closed: nothing is reading the lines any more")
 
 // ErrLate says that the deadline has passed and the reader has not taken everything.
-var ErrLate = errors.New("the reader of the output did not take everything in time")
+var ErrLate = errors.New("the output was not read to its end in time")
 
 // pipeBuf is what a pipe that poll(2) calls writable takes without blocking, in
 // bytes: PIPE_BUF of pipe(7).
@@ -120,7 +120,7 @@ func (o *output) write(p []byte) (int, error) {
 		case unix.EPIPE:
 			return done, ErrClosed
 		default:
-			return done, fmt.Errorf("write the lines: %w", err)
+			return done, fmt.Errorf("write lines: %w", err)
 		}
 	}
 	return done, nil
@@ -140,7 +140,7 @@ func (o *output) wait() error {
 		fds := [2]unix.PollFd{{Fd: int32(o.fd), Events: unix.POLLOUT}, {Fd: int32(o.wake[0]), Events: unix.POLLIN}}
 		_, err := unix.Poll(fds[:], ms)
 		if err != nil && err != unix.EINTR {
-			return fmt.Errorf("wait for the reader of the lines: %w", err)
+			return fmt.Errorf("wait for the reader of the output: %w", err)
 		}
 		if fds[1].Revents != 0 {
 			var b [8]byte

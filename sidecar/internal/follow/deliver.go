@@ -161,7 +161,7 @@ func (f *Follower) truncated(x *file, now time.Time) bool {
 	x.doubted = false
 	f.stats.Truncations++
 	if loss == cursor.Shrunk {
-		f.say.Say("%s was cut from %s to %s; going on at its new end", x.place, emit.Size(x.Offset), emit.Size(size))
+		f.say.Say("%s was truncated from %s to %s; continuing at its new end", x.place, emit.Size(x.Offset), emit.Size(size))
 		x.trail, x.upTo = trail{}, 0
 		if err := x.CutTo(x, size); err != nil {
 			f.readFailed(x, err)

@@ -221,7 +221,7 @@ func TestF2_EIO(t *testing.T) {
 	s.want(s.rest(time.Second), "one\n")
 	o.set(func() { o.data, o.failure = []byte("one\ntwo\n"), unix.EIO })
 	s.want(s.rest(time.Minute), "one\n")
-	if n := strings.Count(s.words.String(), "app:/logs/app.log cannot be read (input/output error); its offset is kept, and it is tried again"); n != 1 {
+	if n := strings.Count(s.words.String(), "app:/logs/app.log cannot be read (input/output error); keeping its offset and retrying"); n != 1 {
 		t.Errorf("said %d times: %s", n, s.words.String())
 	}
 	o.set(func() { o.failure = 0 })

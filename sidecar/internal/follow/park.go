@@ -119,7 +119,7 @@ func (f *Follower) close(x *file, p presence) {
 // readFailed says that a file cannot be read; it is tried again at the next scan.
 func (f *Follower) readFailed(x *file, err error) {
 	x.failed = true
-	f.say.Once(x.place.String(), "%s cannot be read (%v); its offset is kept, and it is tried again", x.place, err)
+	f.say.Once(x.place.String(), "%s cannot be read (%v); keeping its offset and retrying", x.place, err)
 	if err == unix.ESTALE {
 		f.close(x, away) // the server forgot the handle: the next scan opens it by name
 	}

@@ -45,7 +45,7 @@ func (f *Follower) reclaim(x *file, now time.Time) {
 		var real string
 		if real, err = filepath.Abs(x.node.Real); err == nil && !contract.Covers(root, real) {
 			x.never = true
-			f.say.Once("reclaim "+name, "%s: %s%s frees nothing there: the file is on a volume of its own, not on log-bridge's", name, contract.Prefix, contract.KeyReclaim)
+			f.say.Once("reclaim "+name, "%s: %s%s has no effect: the file is on another volume, not on log-bridge's emptyDir", name, contract.Prefix, contract.KeyReclaim)
 			return
 		}
 	}
@@ -58,7 +58,7 @@ func (f *Follower) reclaim(x *file, now time.Time) {
 	}
 	if err := x.punch(from, end); err != nil {
 		x.never = true
-		f.say.Once("reclaim "+name, "%s: %s%s frees nothing: %v", name, contract.Prefix, contract.KeyReclaim, err)
+		f.say.Once("reclaim "+name, "%s: %s%s cannot free blocks: %v", name, contract.Prefix, contract.KeyReclaim, err)
 		return
 	}
 	f.stats.Reclaimed += end - from

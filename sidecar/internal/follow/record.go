@@ -85,9 +85,9 @@ func (r *recorder) keep(x *file) {
 	if (err != nil) != r.failed {
 		r.failed = err != nil
 		if err != nil {
-			r.say.Say("%v; lines go on, but a restart of the sidecar would repeat them", err)
+			r.say.Say("%v; lines are still delivered, but a restart of the sidecar would repeat them", err)
 		} else {
-			r.say.Say("the checkpoint can be written again")
+			r.say.Say("the checkpoint is writable again")
 		}
 	}
 }

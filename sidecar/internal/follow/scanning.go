@@ -63,7 +63,7 @@ func (s *scanning) run() (again, young bool) {
 	w := s.scanner.Rewatch()
 	s.when.polled = w.Polled
 	if w.Short {
-		s.say.Once("watches", "user %d has no inotify watch left on this node; files are polled as well, so lines come up to a second later. The sysctl fs.inotify.max_user_watches of the node is how many each user has", os.Getuid())
+		s.say.Once("watches", "user %d has no inotify watches left on this node; polling files as well, so lines arrive up to a second later. The node's sysctl fs.inotify.max_user_watches sets the limit for each user", os.Getuid())
 	}
 	s.result.settled = s.result.settled && r.Settled && !s.result.hidden
 	if len(s.record.unkept) == 0 && !s.result.faulty {
@@ -102,7 +102,7 @@ func (s *scanning) found(src *scan.Source, n tree.Node) {
 	if !n.IsRegular() {
 		if !n.IsDir() || !src.IsGlob() {
 			about := src.Container + ":" + n.Path
-			s.say.Once(about, "%s is %s, not a file; it is not followed", about, n.Kind())
+			s.say.Once(about, "%s is %s, not a regular file; not following it", about, n.Kind())
 		}
 		return
 	}
@@ -126,7 +126,7 @@ func (s *scanning) found(src *scan.Source, n tree.Node) {
 	case err == nil:
 	case errors.Is(err, unix.EMFILE):
 		s.result.settled, s.result.crowded = false, true
-		s.say.Once("descriptors", "there are more files than the %d that log-bridge may have open; the others wait until those are delivered", s.limits.open)
+		s.say.Once("descriptors", "more files match than the %d that log-bridge may keep open; the others wait until those are delivered", s.limits.open)
 		return
 	case errors.Is(err, fs.ErrPermission):
 		s.result.settled = false
@@ -229,11 +229,11 @@ func (f *faults) open(place contract.Place, n tree.Node, now time.Time) {
 	if !f.lasts(about, now) {
 		return
 	}
-	remedy := fmt.Sprintf("The annotation %s: \"%d\" would make log-bridge run as that user", contract.Prefix+contract.KeyRunAsUser, n.Uid)
+	remedy := fmt.Sprintf("Set the annotation %s: \"%d\" to run log-bridge as that user", contract.Prefix+contract.KeyRunAsUser, n.Uid)
 	if n.Uid == 0 {
-		remedy = "Let the application make it readable for others (umask 022)"
+		remedy = "Have the application create it readable by others (umask 022)"
 	}
-	f.say.Once(about, "%s has mode %04o and belongs to user %d, so user %d, which log-bridge runs as, cannot read it; it is tried again. %s",
+	f.say.Once(about, "%s has mode %04o and belongs to user %d; log-bridge runs as user %d and cannot read it; retrying. %s",
 		about, n.Mode&0o7777, n.Uid, os.Getuid(), remedy)
 }
 
@@ -252,12 +252,12 @@ func (f *faults) search(src *scan.Source, err error, now time.Time) (refused boo
 		f.say.Once(src.Container+":"+link.Path, "%s:%v", src.Container, err)
 	case errors.Is(err, fs.ErrPermission) && errors.As(err, &at):
 		if about := src.Container + ":" + at.Path; f.lasts(about, now) {
-			f.say.Once(about, "%s cannot be searched by user %d, which log-bridge runs as (permission denied); it is tried again. The annotation %s sets that user",
+			f.say.Once(about, "%s cannot be searched by user %d, which log-bridge runs as (permission denied); retrying. Set another user with the annotation %s",
 				about, os.Getuid(), contract.Prefix+contract.KeyRunAsUser)
 		}
 		return true
 	case errors.As(err, &at):
-		f.say.Once(src.Container+":"+at.Path, "%s:%s: %v; it is tried again", src.Container, at.Path, at.Err)
+		f.say.Once(src.Container+":"+at.Path, "%s:%s: %v; retrying", src.Container, at.Path, at.Err)
 	default:
 		f.say.Once(src.Container+":"+err.Error(), "%s:%v", src.Container, err)
 	}

@@ -551,7 +551,7 @@ func TestF5_noWatches(t *testing.T) {
 	s.append("a.log.1", "two\n")
 	s.append("a.log", "three\n")
 	s.want(s.rest(0), "one\ntwo\nthree\n")
-	if n := strings.Count(s.words.String(), "has no inotify watch left on this node; files are polled as well, so lines come up to a second later. The sysctl fs.inotify.max_user_watches "); n != 1 {
+	if n := strings.Count(s.words.String(), "has no inotify watches left on this node; polling files as well, so lines arrive up to a second later. The node's sysctl fs.inotify.max_user_watches "); n != 1 {
 		t.Errorf("said %d times: %s", n, s.words.String())
 	}
 }
@@ -566,7 +566,7 @@ func TestF10_checkpointDiskFull(t *testing.T) {
 	names := numbered(30)
 	want := s.each(names, "one")
 	s.want(strings.Join(sorted(s.rest(0)), ""), strings.Join(want, ""))
-	if n := strings.Count(s.words.String(), "no space left on device; lines go on, but a restart of the sidecar would repeat them"); n != 1 {
+	if n := strings.Count(s.words.String(), "no space left on device; lines are still delivered, but a restart of the sidecar would repeat them"); n != 1 {
 		t.Errorf("said %d times: %s", n, s.words.String())
 	}
 	must(os.Remove(filepath.Join(s.state, "filling")))
@@ -574,8 +574,8 @@ func TestF10_checkpointDiskFull(t *testing.T) {
 	want = append(want, s.each(names, "two")...)
 	slices.Sort(want)
 	s.want(strings.Join(sorted(s.rest(0)), ""), strings.Join(want, ""))
-	if !strings.Contains(s.words.String(), "the checkpoint can be written again") {
-		t.Errorf("not said that it can be written again: %s", s.words.String())
+	if !strings.Contains(s.words.String(), "the checkpoint is writable again") {
+		t.Errorf("not said that it is writable again: %s", s.words.String())
 	}
 	s.end()
 	s.start()
@@ -694,7 +694,7 @@ func TestF17_reclaim(t *testing.T) {
 }
 
 // TestF18: what waits in the pipe while blocks are freed comes as it was.
-func TestF18_reclaimWhileTheReaderStands(t *testing.T) {
+func TestF18_reclaimWhileStdoutIsBlocked(t *testing.T) {
 	s := newStage(t, true, "app:/logs/app.log")
 	s.reclaim, s.pipe = true, true
 	s.start()
@@ -724,7 +724,7 @@ func TestF17_reclaimRefused(t *testing.T) {
 	want := strings.Repeat(strings.Repeat("x", 1023)+"\n", 20<<10)
 	s.append("app.log", want)
 	s.want(s.rest(6*time.Second), want)
-	if n := strings.Count(s.words.String(), "app:/logs/app.log: log-bridge.dev/reclaim frees nothing"); n != 1 {
+	if n := strings.Count(s.words.String(), "app:/logs/app.log: log-bridge.dev/reclaim cannot free blocks"); n != 1 {
 		t.Errorf("said %d times: %q", n, s.words.String())
 	}
 }

@@ -38,19 +38,19 @@ func Make(cfg contract.Config, say func(format string, args ...any)) error {
 	// Last: a start that is killed before this is followed by another first one. Nobody has
 	// mounted anything by then, since `ready` waits for this folder.
 	if err := os.MkdirAll(cfg.StatePath(), 0o700); err != nil {
-		return fmt.Errorf("make the state's folder: %w", err)
+		return fmt.Errorf("create the state directory: %w", err)
 	}
 	return nil
 }
 
 func makeTrees(cfg contract.Config, say func(format string, args ...any)) error {
 	if err := os.MkdirAll(cfg.Roots[0], 0o755); err != nil {
-		return fmt.Errorf("make the shared folder: %w", err)
+		return fmt.Errorf("create the shared directory: %w", err)
 	}
 	// os.Root keeps links that an application put into its folders from leading out.
 	root, err := os.OpenRoot(cfg.Roots[0])
 	if err != nil {
-		return fmt.Errorf("open the shared folder: %w", err)
+		return fmt.Errorf("open the shared directory: %w", err)
 	}
 	defer root.Close()
 	_, err = os.Lstat(cfg.StatePath())
@@ -69,13 +69,13 @@ func makeTrees(cfg contract.Config, say func(format string, args ...any)) error 
 		// No container's name begins with a dot.
 		fresh := ".new-" + container
 		if err := root.RemoveAll(fresh); err != nil {
-			return fmt.Errorf("remove what an earlier start left: %w", err)
+			return fmt.Errorf("remove leftovers of an earlier start: %w", err)
 		}
 		if err := makeTree(root, fresh, container, cfg); err != nil {
 			return err
 		}
 		if err := put(root, fresh, container, say); err != nil {
-			return fmt.Errorf("put the files and folders of container %s in their place: %w", container, err)
+			return fmt.Errorf("move the files and directories of container %s into place: %w", container, err)
 		}
 	}
 	if len(cfg.Seeded) > 0 {
@@ -132,7 +132,7 @@ func makeTree(root *os.Root, at, container string, cfg contract.Config) error {
 			continue
 		}
 		if err := makeFile(root, path.Join(at, p.Path)); err != nil {
-			return fmt.Errorf("make the file %s: %w", p, err)
+			return fmt.Errorf("create the file %s: %w", p, err)
 		}
 	}
 	for _, p := range cfg.Dirs {
@@ -140,7 +140,7 @@ func makeTree(root *os.Root, at, container string, cfg contract.Config) error {
 			continue
 		}
 		if err := makeDir(root, path.Join(at, p.Path), contract.DirMode(p.Path)); err != nil {
-			return fmt.Errorf("make the folder %s: %w", p, err)
+			return fmt.Errorf("create the directory %s: %w", p, err)
 		}
 	}
 	for _, p := range cfg.Seeded {
@@ -150,10 +150,10 @@ func makeTree(root *os.Root, at, container string, cfg contract.Config) error {
 		// The seeding container runs as the application's user and makes the folder
 		// itself, so that it belongs to that user.
 		if err := makeDir(root, path.Join(at, path.Dir(p.Path)), 0o2777); err != nil {
-			return fmt.Errorf("make the folder above %s: %w", p, err)
+			return fmt.Errorf("create the parent directory of %s: %w", p, err)
 		}
 		if err := makeDir(root, path.Join(at, contract.SeedDir), 0o2777); err != nil {
-			return fmt.Errorf("make the folder for seeding %s: %w", p, err)
+			return fmt.Errorf("create the directory for seeding %s: %w", p, err)
 		}
 	}
 	return nil
@@ -176,16 +176,16 @@ func put(root *os.Root, from, to string, say func(format string, args ...any)) e
 		case err != nil:
 			return err
 		case n >= tries:
-			return fmt.Errorf("it is made again and again by somebody else")
+			return fmt.Errorf("something else keeps creating it")
 		}
 		aside := fmt.Sprintf(".aside-%d-%s", n, to)
 		if _, err := root.Lstat(aside); err == nil {
 			continue
 		}
 		if err := root.Rename(to, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("move what is there to %s: %w", aside, err)
+			return fmt.Errorf("move the existing one to %s: %w", aside, err)
 		} else if err == nil {
-			say("a container that starts before log-bridge has mounts of container %s; what was made for it is now in %s of the volume, and container %s sees its own files", to, aside, to)
+			say("a container that starts before log-bridge has the mounts of container %s; moved what the kubelet created for it to %s in the volume, so container %s sees its own files", to, aside, to)
 		}
 	}
 }
@@ -206,7 +206,7 @@ func makeFile(root *os.Root, name string) error {
 	case statErr != nil:
 		return statErr
 	case !st.Mode().IsRegular():
-		return fmt.Errorf("there is something else of that name (%s)", st.Mode().Type())
+		return fmt.Errorf("something else has this name (%s)", st.Mode().Type())
 	}
 	return nil
 }

@@ -76,7 +76,7 @@ func (s *Seeder) Seed(from, to string) error {
 	}
 	// A run that was killed may have left a part.
 	if err := os.RemoveAll(tmp); err != nil {
-		return fmt.Errorf("remove what an earlier run left: %w", err)
+		return fmt.Errorf("remove leftovers of an earlier run: %w", err)
 	}
 	real, err := filepath.EvalSymlinks(from)
 	var st os.FileInfo
@@ -91,7 +91,7 @@ func (s *Seeder) Seed(from, to string) error {
 	case err != nil:
 		return err
 	case !st.IsDir():
-		return fmt.Errorf("%s is not a directory in the image; name it in %s%s with mount: %s, or set %s%s to false",
+		return fmt.Errorf("%s is not a directory in the image; add it to %s%s as a file with mount: %s, or set %s%s to false",
 			from, contract.Prefix, contract.KeyFiles, contract.MountFile, contract.Prefix, contract.KeySeed)
 	default:
 		s.from, s.dev = real, st.Sys().(*syscall.Stat_t).Dev
@@ -103,7 +103,7 @@ func (s *Seeder) Seed(from, to string) error {
 		s.own(real, tmp, st.Sys().(*syscall.Stat_t))
 	}
 	if err := s.put(tmp, to); err != nil {
-		return fmt.Errorf("put the copy in its place: %w", err)
+		return fmt.Errorf("move the copy into place: %w", err)
 	}
 	if dir == "" {
 		return nil
@@ -145,7 +145,7 @@ func (s *Seeder) put(from, to string) error {
 			continue
 		}
 		if err = os.Rename(to, aside); err == nil {
-			s.Say("%s was made for another container, which mounts it earlier; it is now %s, and the application sees what its image has", to, aside)
+			s.Say("%s was created for another container that mounts it earlier; moved it to %s, so the application sees the files of its image", to, aside)
 		}
 	}
 	return cmp.Or(err, fs.ErrExist)
@@ -186,7 +186,7 @@ func mkdir(name string, mode fs.FileMode) error {
 func (s *Seeder) dir(from, to string, mode fs.FileMode) error {
 	entries, err := os.ReadDir(from)
 	if errors.Is(err, fs.ErrPermission) {
-		s.Say("left out %s: this user may not read it", from)
+		s.Say("skipped %s: this user may not read it", from)
 		err = nil
 	}
 	if err != nil {
@@ -213,7 +213,7 @@ func (s *Seeder) entry(from, to string) error {
 	sys := st.Sys().(*syscall.Stat_t)
 	switch mode := st.Mode(); {
 	case mode.IsDir() && sys.Dev != s.dev:
-		s.Say("left out %s: something else is mounted there", from)
+		s.Say("skipped %s: something else is mounted there", from)
 		return nil
 	case mode.IsDir():
 		// A nested folder keeps the group and the setgid bit that it inherits.
@@ -232,16 +232,16 @@ func (s *Seeder) entry(from, to string) error {
 		return nil
 	case mode.IsRegular():
 		if mode&(fs.ModeSetuid|fs.ModeSetgid) != 0 {
-			s.Say("%s loses its set-user-id or set-group-id bit", from)
+			s.Say("%s is copied without its set-user-ID or set-group-ID bit", from)
 		}
 		if n, err := unix.Lgetxattr(from, "security.capability", nil); err == nil && n > 0 {
-			s.Say("%s loses its file capabilities", from)
+			s.Say("%s is copied without its file capabilities", from)
 		}
 		if err := s.file(from, to, mode.Perm()); err != nil {
 			return err
 		}
 	default:
-		s.Say("left out %s: it is a %s", from, mode.Type())
+		s.Say("skipped %s: it is a %s", from, mode.Type())
 		return nil
 	}
 	s.own(from, to, sys)
@@ -267,7 +267,7 @@ func (s *Seeder) own(from, to string, st *syscall.Stat_t) {
 		return
 	}
 	if err := os.Lchown(to, int(st.Uid), group); err != nil {
-		s.Say("%s belongs to user %d in the image, and now to this one: %v", from, st.Uid, err)
+		s.Say("%s belongs to user %d in the image, but its copy belongs to this user: %v", from, st.Uid, err)
 		return
 	}
 	// chown(2) may take the setgid bit away.
@@ -280,7 +280,7 @@ func (s *Seeder) own(from, to string, st *syscall.Stat_t) {
 func (s *Seeder) file(from, to string, mode fs.FileMode) error {
 	in, err := os.Open(from)
 	if errors.Is(err, fs.ErrPermission) {
-		s.Say("left out %s: this user may not read it", from)
+		s.Say("skipped %s: this user may not read it", from)
 		return nil
 	}
 	if err != nil {
@@ -298,7 +298,7 @@ func (s *Seeder) file(from, to string, mode fs.FileMode) error {
 		return fmt.Errorf("copy %s: %w", from, err)
 	}
 	if s.copied += n; s.copied > s.Limit {
-		return fmt.Errorf("%s holds more than the %d bytes that are copied at most; set %s%s to \"false\" if the application does not need what its image has there, or raise sidecar.seedLimit of the chart",
+		return fmt.Errorf("%s holds more than %d bytes, the most that is copied; set %s%s to \"false\" if the application does not need these files of its image, or raise the chart value sidecar.seedLimit",
 			s.from, s.Limit, contract.Prefix, contract.KeySeed)
 	}
 	if err := out.Chmod(mode); err != nil {

@@ -19,7 +19,7 @@ import (
 func TestWordsCannotBeForged(t *testing.T) {
 	pieces := []string{
 		"app.log", " ", "/", "\n", "\r", "\t", "\x00", "\x1b[2J", "\x7f", "\u009b31m", "\u0085", "\u2028", "\u202e", "\u2066", "\u200b", "\ufeff", "\U000e0041",
-		"\xff", "\xc2", "\xed\xa0\x80", `"`, `\`, `"}`, "\nlog-bridge: the checkpoint can be written again", "日誌", "%s", "%!(EXTRA",
+		"\xff", "\xc2", "\xed\xa0\x80", `"`, `\`, `"}`, "\nlog-bridge: the checkpoint is writable again", "日誌", "%s", "%!(EXTRA",
 	}
 	random := rand.New(rand.NewPCG(1, 1))
 	name := func() string {

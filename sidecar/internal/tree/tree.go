@@ -195,9 +195,9 @@ type LinkError struct {
 func (e *LinkError) Error() string {
 	switch e.Target {
 	case "/dev/stdout", "/dev/stderr", "/proc/self/fd/1", "/proc/self/fd/2", "/dev/fd/1", "/dev/fd/2":
-		return fmt.Sprintf("%s is a link to %s: the application's own output, which kubectl logs shows without log-bridge", e.Path, e.Target)
+		return fmt.Sprintf("%s is a link to %s, the application's own output, which kubectl logs already shows", e.Path, e.Target)
 	}
-	return fmt.Sprintf("%s is a link to %s, which is in no volume that log-bridge shares; name that file in %s", e.Path, e.Target, contract.Prefix+contract.KeyFiles)
+	return fmt.Sprintf("%s is a link to %s, which is not in a volume that log-bridge shares; add that file to %s", e.Path, e.Target, contract.Prefix+contract.KeyFiles)
 }
 
 // Dirs are the directories of the sidecar that hold what it sees of the container.
@@ -366,7 +366,7 @@ func (n Node) OpenToPunch() (fd int, opened Node, err error) { return n.open(uni
 
 func (n Node) open(flags int) (int, Node, error) {
 	if !n.IsRegular() {
-		return -1, n, fmt.Errorf("%s is %s, not a file", n.Path, n.Kind())
+		return -1, n, fmt.Errorf("%s is %s, not a regular file", n.Path, n.Kind())
 	}
 	fd, err := n.view.open(n.rel, flags|unix.O_NONBLOCK|unix.O_NOCTTY)
 	if err != nil {
@@ -375,7 +375,7 @@ func (n Node) open(flags int) (int, Node, error) {
 	var st unix.Stat_t
 	if err := ignoringEINTR(func() error { return unix.Fstat(fd, &st) }); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		unix.Close(fd)
-		return -1, n, fmt.Errorf("%s is not a file any more", n.Path)
+		return -1, n, fmt.Errorf("%s is no longer a regular file", n.Path)
 	}
 	n.is(&st)
 	return fd, n, nil

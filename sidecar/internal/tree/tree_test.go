@@ -92,12 +92,12 @@ func TestResolve(t *testing.T) {
 		{"/logs/a.log/x", "not a directory"},
 		{"/logs/loop", "too many levels of symbolic links"},
 		{"/logs/a-loop", "too many levels of symbolic links"},
-		{"/logs/proc", "/logs/proc is a link to /proc/self/environ, which is in no volume that log-bridge shares; name that file in log-bridge.dev/files"},
-		{"/logs/other", "/logs/other is a link to /web/logs/secret, which is in no volume that log-bridge shares; name that file in log-bridge.dev/files"},
-		{"/logs/out", "/logs/out is a link to /outside, which is in no volume that log-bridge shares; name that file in log-bridge.dev/files"},
-		{"/logs/host", "is a link to " + root + "/outside, which is in no volume"},
-		{"/logs/dead", "/logs/dead is a link to /logs/nothing, which is in no volume that log-bridge shares; name that file in log-bridge.dev/files"},
-		{"/logs/stdout", "/logs/stdout is a link to /dev/stdout: the application's own output, which kubectl logs shows without log-bridge"},
+		{"/logs/proc", "/logs/proc is a link to /proc/self/environ, which is not in a volume that log-bridge shares; add that file to log-bridge.dev/files"},
+		{"/logs/other", "/logs/other is a link to /web/logs/secret, which is not in a volume that log-bridge shares; add that file to log-bridge.dev/files"},
+		{"/logs/out", "/logs/out is a link to /outside, which is not in a volume that log-bridge shares; add that file to log-bridge.dev/files"},
+		{"/logs/host", "is a link to " + root + "/outside, which is not in a volume"},
+		{"/logs/dead", "/logs/dead is a link to /logs/nothing, which is not in a volume that log-bridge shares; add that file to log-bridge.dev/files"},
+		{"/logs/stdout", "/logs/stdout is a link to /dev/stdout, the application's own output, which kubectl logs already shows"},
 	} {
 		n, err := tr.Resolve(test.path)
 		if err != nil {
