@@ -86,6 +86,10 @@ func tail(cfg contract.Config, stdout, stderr *os.File, words *say.Sayer) error 
 				defer isReady.Close()
 			}
 		}
+		if watcher != nil && !watcher.Writes(!wait.Flowing) {
+			f.Watch(watcher)
+			continue
+		}
 		hear := events
 		if wait.Deaf {
 			hear = nil

@@ -11,7 +11,7 @@
 // follow a file), trail.go (what is remembered of delivered bytes, to know copies by), park.go (more files than
 // descriptors), record.go (the checkpoint), index.go (all known files), log.go (the generations of one name),
 // generation.go (one file), handle.go (its descriptor). Pure decisions are in names.go (what names say of rotation),
-// origin.go (copies), schedule.go (when) and, for what comes next in a file, in package cursor.
+// origin.go (copies), schedule.go (when), pace.go (how long lines are gathered for) and, for what comes next in a file, in package cursor.
 package follow
 
 import (
@@ -104,7 +104,7 @@ func (f *Follower) Tell(now time.Time) {
 // Changed notes an event: the thing at path, as the sidecar names it, was written, or (other) made, removed, renamed or
 // changed in its permissions.
 func (f *Follower) Changed(path string, other bool) {
-	f.when.stale = f.when.stale || other
+	f.when.stale, f.when.renamed = f.when.stale || other, f.when.renamed || other
 	if x := f.index.byName[path]; x != nil {
 		if !x.isOpen() {
 			f.unpark(x)
@@ -151,7 +151,7 @@ func (f *Follower) readyAll() {
 // in the checkpoint.
 func (f *Follower) Sweep(now time.Time) (Wait, error) {
 	if f.when.grew.IsZero() {
-		f.when.grew = now.Add(-busyIf) // the first sweep: an application is about to begin
+		f.when.grew, f.when.since = now.Add(-busyIf), now // the first sweep: an application is about to begin
 	}
 	f.count()
 	byTime, byEvent := f.when.scanDue(now)
@@ -166,6 +166,9 @@ func (f *Follower) Sweep(now time.Time) (Wait, error) {
 		f.readyAll()
 		f.record.keepAgain()
 	}
+	if f.when.flows {
+		f.readyAll()
+	}
 	delivered, err := f.serveAll(now)
 	if err != nil {
 		return Wait{}, err
@@ -174,22 +177,35 @@ func (f *Follower) Sweep(now time.Time) (Wait, error) {
 		return Wait{}, err
 	}
 	f.record.sync(now)
-	busy := delivered > 0 && now.Sub(f.when.grew) < busyIf
-	if delivered > 0 {
-		f.when.stale = f.when.stale || f.last.crowded // those that are delivered whole make room
-		f.when.grew = now
+	f.when.stale = f.when.stale || delivered > 0 && f.last.crowded // those that are delivered whole make room
+	flowed := f.when.flows
+	f.when.truncated = f.stats.Truncations > 0
+	f.when.pace = f.when.next(now, delivered)
+	if flowed && !f.when.flows {
+		f.readyAll() // when events tell of writes again: of what has come since
 	}
 	f.count()
+	return f.wait(now), nil
+}
+
+// wait says what is to be done until the next sweep.
+func (f *Follower) wait(now time.Time) Wait {
+	gather := f.when.gather
+	if f.when.stale {
+		gather = min(gather, f.when.gap())
+	}
 	switch {
 	case f.someReady():
-		return Wait{}, nil
-	case busy:
+		return Wait{Flowing: f.when.flows}
+	case f.when.flows:
+		return Wait{For: gather, Flowing: true}
+	case gather > 0:
 		for _, x := range f.index.open {
 			x.ready = x.ready || x.grew.Equal(now)
 		}
-		return Wait{For: busyWait, Deaf: true}, nil
+		return Wait{For: gather, Deaf: true}
 	}
-	return Wait{For: f.when.wait(now)}, nil
+	return Wait{For: f.when.wait(now)}
 }
 
 // serveAll gives each ready file a turn.

@@ -18,9 +18,11 @@ import (
 // directories. It is skipped if nothing suggests that its result would change.
 func (f *Follower) scan(now time.Time) {
 	f.when.scanned = now
-	if !f.when.stale && f.last.settled && now.Sub(f.last.full) < fullScanEvery && !f.scanner.Changed() {
+	changed := f.when.stale || f.scanner.Changed()
+	if !changed && f.last.settled && now.Sub(f.last.full) < fullScanEvery {
 		return
 	}
+	f.when.renamed = f.when.renamed || changed
 	asked := f.when.stale // by an event, or at the start
 	f.when.stale = false
 	for again := true; again; {

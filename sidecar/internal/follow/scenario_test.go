@@ -952,3 +952,84 @@ func TestBornInOneTick(t *testing.T) {
 	s.append("app.log", "four\n")
 	s.want(s.rest(0), "one\ntwo\nthree\nfour\n")
 }
+
+// stream appends a line every 10 ms for a time, and lets the sidecar sweep as it asks for. It returns how the lines went
+// out: the number of sweeps, and the longest wait while they flowed.
+func (s *stage) stream(name string, first, lines int) (sweeps int, longest time.Duration) {
+	s.t.Helper()
+	due := s.now
+	for i := range lines {
+		for s.now = s.now.Add(10 * time.Millisecond); !due.After(s.now); sweeps++ {
+			wait, news, err := s.sweep()
+			must(err)
+			if s.flowing {
+				longest = max(longest, wait)
+			}
+			due = s.now.Add(wait)
+			if wait > 0 && !s.flowing && !news {
+				break
+			}
+		}
+		s.append(name, fmt.Sprintf("%s %d\n", name, first+i))
+		if !s.flowing {
+			due = s.now // the event
+		}
+	}
+	return sweeps, longest
+}
+
+// TestFlow: lines that keep coming are gathered, though no event tells of them; a rotation ends that at once, and so
+// does silence.
+func TestFlow(t *testing.T) {
+	bothWays(t, func(t *testing.T, events bool) {
+		s := newStage(t, events, "app:/logs/*.log")
+		s.start()
+		s.append("a.log", "")
+		s.rest(6 * time.Second)
+		sweeps, longest := s.stream("a.log", 0, 500)
+		if !s.flowing || longest > 200*time.Millisecond || sweeps > 150 {
+			t.Errorf("flows %v, %d sweeps for 500 lines, the longest wait %v", s.flowing, sweeps, longest)
+		}
+		if have := strings.Count(s.delivered(), "\n"); have < 480 {
+			t.Errorf("have %d lines, want 480 at least", have)
+		}
+		// A new log is read at once, and so is what the other has until then.
+		s.append("b.log", "b.log 0\n")
+		s.now = s.now.Add(5 * time.Millisecond)
+		if events {
+			for range 3 {
+				_, _, err := s.sweep()
+				must(err)
+				s.now = s.now.Add(5 * time.Millisecond)
+			}
+			if have := s.delivered(); s.flowing || strings.Count(have, "\n") != 501 || !strings.HasSuffix(have, "b.log 0\n") {
+				t.Errorf("flows %v, have %d lines, want all", s.flowing, strings.Count(have, "\n"))
+			}
+		}
+		s.stream("a.log", 500, 300)
+		must(os.Rename(s.path("a.log"), s.path("a.log.1")))
+		s.stream("a.log", 800, 300)
+		if !s.flowing {
+			t.Error("the lines do not flow again")
+		}
+		have := s.rest(2 * time.Second)
+		if s.flowing {
+			t.Error("silence flows")
+		}
+		want := strings.Builder{}
+		for i := range 1100 {
+			fmt.Fprintf(&want, "a.log %d\n", i)
+		}
+		s.want(strings.Replace(have, "b.log 0\n", "", 1), want.String())
+		// A truncation: what is written just before the next one must not wait.
+		must(os.Truncate(s.path("a.log"), 0))
+		s.stream("a.log", 1100, 300)
+		if s.flowing {
+			t.Error("the lines of a log that is truncated flow")
+		}
+		s.rest(2 * time.Second)
+		if have := strings.Count(s.delivered(), "\n"); have != 1401 {
+			t.Errorf("have %d lines, want 1401", have)
+		}
+	})
+}

@@ -24,10 +24,6 @@ const (
 	idlePart = 8
 	// rotatedEvery is the time between two checks where a file without a name is open, which may be where no watch is.
 	rotatedEvery = 250 * time.Millisecond
-	// busyWait is how long a file that was written a moment ago is left alone, so that lines come in batches; busyIf is
-	// the time since the last delivery up to which a file counts as busy.
-	busyWait = 5 * time.Millisecond
-	busyIf   = busyWait + time.Millisecond
 	// scanGap is the least time between two scans that events ask for, and scanGapEach is added to it for each open
 	// file: a scan of many files must not come often.
 	scanGap     = 2 * time.Millisecond
@@ -42,19 +38,22 @@ const (
 type Wait struct {
 	// For is the longest wait; 0 is none.
 	For time.Duration
-	// Deaf asks not to let an event end the wait: a busy file's next lines are gathered.
+	// Deaf asks not to let an event end the wait: the next lines are gathered.
 	Deaf bool
+	// Flowing says that events of writes are of no use until there is a Wait without it: lines flow, and all files are
+	// read when For has passed. Other events end the wait.
+	Flowing bool
 }
 
 // schedule is what it depends on when the next scan and the next check come.
 type schedule struct {
-	// The times of the last scan, the last check of all open files, and the last delivery.
-	scanned, checked, grew time.Time
-	stale                  bool // an event asks for a scan
-	young                  bool // the last scan may have missed what happened just before it
-	polled                 bool // events do not tell everything
-	rotated                bool // a file without a name is open
-	open                   int  // number of open files
+	pace                       // how lines have been coming
+	scanned, checked time.Time // the last scan, and the last check of all open files
+	stale            bool      // an event asks for a scan
+	young            bool      // the last scan may have missed what happened just before it
+	polled           bool      // events do not tell everything
+	rotated          bool      // a file without a name is open
+	open             int       // number of open files
 }
 
 // scanDue says whether it is time for a scan, because of the time that passed or because of an event.

@@ -9,7 +9,7 @@ import (
 func TestSchedule(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
-	calm := schedule{scanned: now, checked: now, grew: ago(time.Hour)}
+	calm := schedule{scanned: now, checked: now, pace: pace{grew: ago(time.Hour)}}
 	with := func(change func(*schedule)) schedule { s := calm; change(&s); return s }
 	for _, test := range []struct {
 		story string

@@ -40,6 +40,7 @@ type sidecar struct {
 	store   *checkpoint.Store
 	sink    *emit.Sink
 	watcher *watcher
+	flowing bool       // no event of a write is told
 	busy    chan error // of a sweep that waits for the reader
 }
 
@@ -120,7 +121,7 @@ func (s *sidecar) start() {
 			s.watcher = newWatcher()
 			o.Watcher = s.watcher
 		}
-		s.f = follow.New(o)
+		s.f, s.flowing = follow.New(o), false
 	})
 }
 
@@ -148,17 +149,20 @@ func (s *sidecar) sweep() (wait time.Duration, news bool, err error) {
 	s.now = s.now.Add(time.Nanosecond) // time never stands
 	before := s.f.Stats().Bytes
 	if s.watcher != nil {
-		news = s.watcher.tell(s.f)
+		news = s.watcher.tell(s.f, !s.flowing)
 	}
 	var w follow.Wait
 	s.user.as(func() { w, err = s.f.Sweep(s.now) })
+	s.flowing = w.Flowing
 	return w.For, news || s.f.Stats().Bytes != before, err
 }
 
 // sweepDeaf lets the Follower sweep once without telling it of what happened.
 func (s *sidecar) sweepDeaf() (err error) {
 	s.now = s.now.Add(time.Nanosecond)
-	s.user.as(func() { _, err = s.f.Sweep(s.now) })
+	var w follow.Wait
+	s.user.as(func() { w, err = s.f.Sweep(s.now) })
+	s.flowing = w.Flowing
 	return err
 }
 
@@ -493,7 +497,7 @@ func (w *watcher) forget(wd int) {
 }
 
 // tell tells the Follower of all that has happened. It says whether anything has.
-func (w *watcher) tell(f *follow.Follower) bool {
+func (w *watcher) tell(f *follow.Follower, writes bool) bool {
 	news := false
 	var buf [64 << 10]byte
 	for {
@@ -532,6 +536,9 @@ func (w *watcher) tell(f *follow.Follower) bool {
 			}
 			if name != "" {
 				dir += "/" + name
+			}
+			if !writes && e.Mask == unix.IN_MODIFY {
+				continue
 			}
 			f.Changed(dir, e.Mask&^uint32(unix.IN_MODIFY) != 0)
 			news = true

@@ -12,6 +12,7 @@ package notify
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +33,8 @@ type Watcher struct {
 
 	open func(dir string) (fd int, err error)
 	fs   *fsnotify.Watcher
+	fd   int  // of its inotify instance, -1 if it was not found
+	deaf bool // to writes
 	// The watches, found in three ways. byPath has every path that fsnotify knows, and perhaps some that it has
 	// dropped. fsnotify 1.10.1 panics if a path that it knows comes to mean another directory that it watches, so
 	// a path that is in byPath is never given to it again.
@@ -51,14 +54,19 @@ type inode struct{ dev, ino uint64 }
 
 // newWatcher makes a Watcher. open opens a directory by its name, without following links; O_PATH will do.
 func newWatcher(open func(dir string) (fd int, err error)) (*Watcher, error) {
+	before := instances()
 	fs, err := fsnotify.NewBufferedWatcher(backlog)
 	if err != nil {
 		return nil, err
 	}
+	fd := -1
+	if added := slices.DeleteFunc(instances(), func(fd int) bool { return slices.Contains(before, fd) }); len(added) == 1 {
+		fd = added[0]
+	}
 	faults := make(chan error, 1)
 	go hear(fs.Errors, faults)
 	return &Watcher{
-		Events: fs.Events, Faults: faults, open: open, fs: fs,
+		Events: fs.Events, Faults: faults, open: open, fs: fs, fd: fd,
 		byName: map[string]*watch{}, byPath: map[string]*watch{}, byInode: map[inode]*watch{},
 	}, nil
 }
@@ -175,6 +183,66 @@ func guard(f func() error) (err error) {
 		}
 	}()
 	return f()
+}
+
+// Writes says whether writes are reported, as they are at first; everything else always is. A caller that reads all files
+// soon anyway saves a wake-up for each. What was written before they are reported again is not reported. It returns false
+// if a watch was lost: then all directories are to be added again.
+func (w *Watcher) Writes(on bool) bool {
+	if on != w.deaf || w.fd < 0 {
+		return true
+	}
+	w.deaf = !on
+	mask := uint32(names)
+	if on {
+		mask = unix.IN_MODIFY | unix.IN_MASK_ADD
+	}
+	whole := true
+	for _, at := range w.byInode {
+		if w.remask(at, mask) != nil && on {
+			w.forget(at)
+			whole = false
+		}
+	}
+	return whole
+}
+
+// names is what fsnotify asks the kernel for, but for writes.
+const names = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ATTRIB
+
+// remask makes a watch report something else. fsnotify has no function for that, but the kernel takes it of the
+// descriptor: one directory has one watch.
+func (w *Watcher) remask(at *watch, mask uint32) error {
+	fd, err := w.open(at.names[0])
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if at.inode != (inode{st.Dev, st.Ino}) {
+		return unix.ESTALE
+	}
+	_, err = unix.InotifyAddWatch(w.fd, fds+strconv.Itoa(fd), mask)
+	return err
+}
+
+// instances are the descriptors of this process's inotify instances.
+func instances() (fds []int) {
+	dir, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return nil
+	}
+	for _, e := range dir {
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && to == "anon_inode:inotify" {
+			if fd, err := strconv.Atoi(e.Name()); err == nil {
+				fds = append(fds, fd)
+			}
+		}
+	}
+	return fds
 }
 
 // Take calls changed for an event of Events and for those that wait behind it: with the path of what changed, and whether

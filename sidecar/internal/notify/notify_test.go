@@ -73,6 +73,49 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// TestWrites: while writes are not reported, names are.
+func TestWrites(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.Mkdir(dir+"/a", 0o755))
+	touch(t, dir+"/a/x")
+	w := watcher(t)
+	must(t, w.Add(dir+"/a"))
+	if !w.Writes(false) || !w.deaf {
+		t.Fatal("writes are still reported")
+	}
+	touch(t, dir+"/a/x")
+	touch(t, dir+"/a/y")
+	if seen := take(t, w, dir+"/a/y"); slices.Contains(seen, dir+"/a/x") {
+		t.Errorf("have %s, want no write", seen)
+	}
+	must(t, os.Remove(dir+"/a/y"))
+	take(t, w, dir+"/a/y")
+	if !w.Writes(true) {
+		t.Fatal("the watch was lost")
+	}
+	touch(t, dir+"/a/x")
+	take(t, w, dir+"/a/x")
+}
+
+// TestWritesOfALostDirectory: a directory whose writes cannot be reported again is no longer watched, and can be added
+// again.
+func TestWritesOfALostDirectory(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.MkdirAll(dir+"/a/b", 0o755))
+	touch(t, dir+"/a/b/x")
+	w := watcher(t)
+	must(t, w.Add(dir+"/a/b"))
+	w.Writes(false)
+	must(t, os.Rename(dir+"/a", dir+"/away"))
+	if w.Writes(true) {
+		t.Fatal("it is said to be watched")
+	}
+	must(t, os.Rename(dir+"/away", dir+"/a"))
+	must(t, w.Add(dir+"/a/b"))
+	touch(t, dir+"/a/b/x")
+	take(t, w, dir+"/a/b/x")
+}
+
 // TestSwapped: a name that another directory has by now is told of for that one.
 func TestSwapped(t *testing.T) {
 	dir := t.TempDir()
