@@ -524,10 +524,6 @@ func term(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 1 {
 		sig = unix.SignalNum("SIG" + args[0])
 	}
-	// A child of another script's has this process's open files until it runs its program, and
-	// then the sidecar sees a writer. None is on its way while this lock is held.
-	syscall.ForkLock.RLock()
-	syscall.ForkLock.RUnlock() //nolint:staticcheck // held for a moment on purpose
 	ts.Check(stageOf(ts).signal(sig))
 	ended(ts, neg, nil)
 }
@@ -562,7 +558,7 @@ func (s *stage) thaw(struct{}) error { return s.cmd.Process.Signal(syscall.SIGCO
 
 func (s *stage) stall(struct{}) error  { s.out.stop(); return nil }
 func (s *stage) resume(struct{}) error { s.out.goOn(); return nil }
-func (s *stage) hangup(struct{}) error { return s.out.pipe.Close() }
+func (s *stage) hangup(struct{}) error { return closeForAll(s.out.pipe) }
 
 func (s *stage) nonblock(struct{}) error { return setNonblock(s.outW) }
 
@@ -859,15 +855,10 @@ func said(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func appendTo(ts *testscript.TestScript, name string, data []byte) {
-	// A child that another script forks just now would have the file open for writing until its exec, and
-	// the sidecar would take it for a writer.
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
 	f, err := os.OpenFile(stageOf(ts).path(name), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
 	ts.Check(err)
-	defer f.Close()
 	_, err = f.Write(data)
-	ts.Check(err)
+	ts.Check(errors.Join(err, closeForAll(f)))
 }
 
 func unescape(text string) ([]byte, error) {
@@ -964,7 +955,67 @@ func (s *stage) write(args []string) error {
 func (s *stage) closeWriter(args []string) error {
 	f := s.writers[args[0]]
 	delete(s.writers, args[0])
-	return f.Close()
+	return closeForAll(f)
+}
+
+// closeForAll closes a file, and waits until no child that another script starts just now has it open: a child has all
+// files of this process until it runs its program, and the sidecar would see a writer, or a reader of its output.
+func closeForAll(f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var link, mode string
+	if e := raw.Control(func(fd uintptr) { link, mode, err = openAs("self", fmt.Sprint(fd)) }); e != nil || err != nil {
+		return errors.Join(e, err)
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return poll(func() (bool, error) {
+		held, err := childHas(link, mode)
+		return !held, err
+	})
+}
+
+// openAs says what a process's descriptor leads to, and whether it is for reading, writing or both.
+func openAs(pid, fd string) (link, mode string, err error) {
+	if link, err = os.Readlink("/proc/" + pid + "/fd/" + fd); err != nil {
+		return "", "", err
+	}
+	info, err := os.ReadFile("/proc/" + pid + "/fdinfo/" + fd)
+	if err != nil {
+		return "", "", err
+	}
+	_, flags, _ := strings.Cut(string(info), "flags:")
+	flags, _, _ = strings.Cut(strings.TrimSpace(flags), "\n")
+	return link, flags[max(len(flags)-1, 0):], nil // the last octal digit has the access mode
+}
+
+// childHas says whether a child of this process has something open in this mode.
+func childHas(link, mode string) (bool, error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return false, err
+	}
+	for _, name := range stats {
+		stat, err := os.ReadFile(name)
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if err != nil || len(fields) < 2 || fields[1] != strconv.Itoa(os.Getpid()) {
+			continue // another's, or it has ended
+		}
+		pid := filepath.Base(filepath.Dir(name))
+		fds, err := os.ReadDir("/proc/" + pid + "/fd")
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			if to, as, err := openAs(pid, fd.Name()); err == nil && to == link && as == mode {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 func (s *stage) truncate(args []string) error {
