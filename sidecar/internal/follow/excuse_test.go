@@ -48,7 +48,7 @@ var told = [reasons]struct{ name, docs string }{
 	severalFirst: {"several-first", "**Several rotations before the first scan.**"},
 	movedFirst:   {"moved-first", "**Moved before the first scan.**"},
 	silent:       {"silent", "**A rotated file whose writer is silent for a minute.**"},
-	cutShort:     {"cut-short", "**Cut, but not to nothing.**"},
+	cutShort:     {"cut-short", "**Truncated, but not to zero.**"},
 	unmetCopy:    {"unmet-copy", "**Copied, appended to and truncated while the sidecar is down.**"},
 	strangeCopy:  {"strange-copy", "**A copy that cannot be compared.**"},
 	oneTick:      {"one-tick", "**Several rotations in one tick of the kernel's clock**"},
@@ -59,7 +59,7 @@ var told = [reasons]struct{ name, docs string }{
 	unreadable:   {"unreadable", "**A file that cannot be read when it is rotated.**"},
 	twoFiles:     {"two-files", "With a glob that matches both names, they are two files."},
 	overwritten:  {"overwritten", "**Overwriting.**"},
-	stillWritten: {"still-written", "What it held when it was rotated comes before"},
+	stillWritten: {"still-written", "What a file held when it was rotated comes before"},
 }
 
 func (r reason) String() string { return told[r].name }
