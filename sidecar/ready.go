@@ -21,11 +21,17 @@ func announce(state string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("signal readiness: %w", err)
 	}
-	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		d.Close()
-		return nil, fmt.Errorf("lock %s to signal readiness: %w", state, err)
+	// A ready that asks at this moment holds the lock while it does.
+	for end := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+		err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return d, nil
+		}
+		if err != unix.EWOULDBLOCK || time.Now().After(end) {
+			d.Close()
+			return nil, fmt.Errorf("lock %s to signal readiness: %w", state, err)
+		}
 	}
-	return d, nil
 }
 
 // announced says whether a tail holds the lock.
