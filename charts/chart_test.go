@@ -434,7 +434,7 @@ func TestRefused(t *testing.T) {
 		"certificates.mode=provided":                                    "certificates.provided.secretName must name the Secret",
 		"certificates.provided.secretName=x":                            "certificates.provided is set, but certificates.mode is self",
 		"certificates.certManager.issuerName=x":                         "certificates.certManager.issuerName is set, but certificates.mode is self",
-		"certificates.mode=provided,certificates.provided.secretName=x": "certificates.provided.caBundle must hold the authority's certificate",
+		"certificates.mode=provided,certificates.provided.secretName=x": "certificates.provided.caBundle must contain the CA certificate",
 		"webhook.hostNetwork=true":                                      "which the kubelet uses on every node",
 		"webhook.healthPort=8080":                                       "must differ; they are 10250, 8080, 8080",
 		"webhook.replicas=1,webhook.failurePolicy=Fail":                 "no annotated pod can be created",

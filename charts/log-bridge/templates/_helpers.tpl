@@ -30,7 +30,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ include "log-bridge.commonLabels" . }}
 {{- end -}}
 
-{{/* Labels of what is not the webhook: its Service must not select these pods. */}}
+{{/* Labels of everything but the webhook: its Service must not select these pods. */}}
 {{- define "log-bridge.testLabels" -}}
 {{ include "log-bridge.instance" . }}
 app.kubernetes.io/component: test
@@ -70,8 +70,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 
 {{/*
-The Secret that is mounted, or that the webhook keeps. Each mode has its own, so that a
-change of the mode deletes nothing that the other has made.
+The Secret that is mounted, or that the webhook maintains. Each mode has its own, so that
+changing the mode deletes nothing that another mode created.
 */}}
 {{- define "log-bridge.secret" -}}
 {{- if eq .Values.certificates.mode "provided" -}}
@@ -83,20 +83,20 @@ change of the mode deletes nothing that the other has made.
 {{- end -}}
 {{- end -}}
 
-{{/* The namespaces that are left out by name, as JSON. */}}
+{{/* The namespaces that are excluded by name, as JSON. */}}
 {{- define "log-bridge.excludedNamespaces" -}}
 {{- $own := ternary (list .Release.Namespace) list .Values.webhook.excludeOwnNamespace -}}
 {{- concat (.Values.webhook.excludedNamespaces | default list) $own | uniq | toJson -}}
 {{- end -}}
 
-{{/* Whether there is a helm test: in a namespace that is left out it could only fail. */}}
+{{/* Whether there is a helm test: in an excluded namespace it would always fail. */}}
 {{- define "log-bridge.helmTest" -}}
 {{- with .Values.helmTest.namespace -}}
 {{- if not (has . (include "log-bridge.excludedNamespaces" $ | fromJsonArray)) -}}true{{- end -}}
 {{- end -}}
 {{- end -}}
 
-{{/* Which namespaces are served. */}}
+{{/* The namespaces in which pods are injected. */}}
 {{- define "log-bridge.namespaceSelector" -}}
 namespaceSelector:
   matchExpressions:
@@ -110,7 +110,7 @@ namespaceSelector:
       values: ["false"]
 {{- end -}}
 
-{{/* Whether the cluster knows ValidatingAdmissionPolicy v1. */}}
+{{/* Whether the cluster supports ValidatingAdmissionPolicy v1. */}}
 {{- define "log-bridge.policies" -}}
 {{- if semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version -}}true{{- end -}}
 {{- end -}}
@@ -123,7 +123,7 @@ namespaceSelector:
 {{- fail "certificates.mode is provided, so certificates.provided.secretName must name the Secret with tls.crt and tls.key" -}}
 {{- end -}}
 {{- if and (not .provided.caBundle) (not (omit $.Values.webhook.annotations "admissions.enforcer/disabled")) -}}
-{{- fail "certificates.mode is provided, so certificates.provided.caBundle must hold the authority's certificate, or webhook.annotations must ask something else to fill it in" -}}
+{{- fail "certificates.mode is provided, so certificates.provided.caBundle must contain the CA certificate, or webhook.annotations must have something else fill it in" -}}
 {{- end -}}
 {{- else if or .provided.secretName .provided.caBundle -}}
 {{- fail (printf "certificates.provided is set, but certificates.mode is %s; set certificates.mode to provided, or leave certificates.provided empty" .mode) -}}
@@ -143,10 +143,10 @@ namespaceSelector:
 {{- end -}}
 {{- end -}}
 {{- if and .Values.webhook.clientNames (not .Values.webhook.clientCA) -}}
-{{- fail "webhook.clientNames is set without webhook.clientCA, so no client certificate would be asked for; set webhook.clientCA" -}}
+{{- fail "webhook.clientNames is set without webhook.clientCA, so no client certificate would be required; set webhook.clientCA" -}}
 {{- end -}}
 {{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.from) -}}
-{{- fail "networkPolicy.enabled is true, but networkPolicy.from is empty, so nobody could call the webhook; name the API servers in networkPolicy.from" -}}
+{{- fail "networkPolicy.enabled is true, but networkPolicy.from is empty, so no API server could call the webhook; name the API servers in networkPolicy.from" -}}
 {{- end -}}
 {{- if and .Values.prePull.enabled (eq .Values.image.pullPolicy "Always") -}}
 {{- fail "prePull.enabled is true, but with image.pullPolicy Always each pod asks the registry anyway; set image.pullPolicy to IfNotPresent, or prePull.enabled to false" -}}
