@@ -23,10 +23,10 @@ const usage = `log-bridge writes the lines of log files to stdout.
 Usage:
   log-bridge tail [flags] CONTAINER:PATTERN…   follow the files ROOT/CONTAINER/PATTERN
   log-bridge ready [--state DIR]               wait until tail follows its files
-  log-bridge seed FROM TO [FROM TO]…           copy what an image has in FROM to TO
+  log-bridge seed FROM TO [FROM TO]…           copy the files of an image from FROM to TO
   log-bridge version                           print the version
 
-log-bridge COMMAND --help lists the flags.
+Run log-bridge COMMAND --help for its flags.
 `
 
 func main() {

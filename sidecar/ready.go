@@ -45,16 +45,16 @@ func announced(state string) (bool, error) {
 	return err == unix.EWOULDBLOCK, nil
 }
 
-// ready waits until tail has made what it must and follows its files. It is the
+// ready waits until tail has created its files and follows the logs. It is the
 // sidecar's postStart hook: the next container starts only when it has ended.
 func ready(args []string, stdout io.Writer) error {
 	fs := flag.NewFlagSet("ready", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
-	state := fs.String("state", filepath.Join(contract.Root, contract.StateDir), "`DIR` that tail has as its --state")
+	state := fs.String("state", filepath.Join(contract.Root, contract.StateDir), "the --state `DIR` of tail")
 	timeout := fs.Duration("timeout", 30*time.Second, "how long to wait")
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprintln(stdout, "Usage: log-bridge ready [flags]\n\nExits 0 once tail has made what it must and follows its files.\n\nFlags:")
+		fmt.Fprintln(stdout, "Usage: log-bridge ready [flags]\n\nWaits until tail has created its files and follows the logs, then exits 0.\n\nFlags:")
 		fs.SetOutput(stdout)
 		fs.PrintDefaults()
 		return err

@@ -11,15 +11,15 @@ import (
 	"github.com/log-bridge/log-bridge/sidecar/internal/say"
 )
 
-// seed copies what this container's image has in directories to the folders that the
-// application's container will have mounted there.
+// seed copies what this container's image has in directories to the directories that the application's container will
+// mount over them.
 func seed(args []string, stdout io.Writer, words *say.Sayer) error {
 	fs := flag.NewFlagSet("seed", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
-	limit := fs.Int64("limit", 1<<30, "the most that is copied, in `BYTES`")
+	limit := fs.Int64("limit", 1<<30, "the most to copy, in `BYTES`")
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprintln(stdout, "Usage: log-bridge seed [flags] FROM TO [FROM TO]…\n\nCopies what the directory FROM has to the new folder TO.\n\nFlags:")
+		fmt.Fprintln(stdout, "Usage: log-bridge seed [flags] FROM TO [FROM TO]…\n\nCopies the contents of the directory FROM to the new directory TO.\n\nFlags:")
 		fs.SetOutput(stdout)
 		fs.PrintDefaults()
 		return err

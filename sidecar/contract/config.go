@@ -139,7 +139,7 @@ func (c Config) Args() []string {
 func Flags(fs *flag.FlagSet) *Config {
 	c := &Config{Format: Raw}
 	each := func(name, usage string, add func(string) error) { fs.Func(name, usage, add) }
-	each("root", "`DIR` with a tree for each container, DIR/CONTAINER/path; may repeat, the first holds the state (default "+Root+")", func(s string) error {
+	each("root", "`DIR` with a tree for each container, DIR/CONTAINER/path; repeatable, the first contains the state (default "+Root+")", func(s string) error {
 		if s == "" {
 			return errors.New("is empty; name a directory")
 		}
@@ -147,7 +147,7 @@ func Flags(fs *flag.FlagSet) *Config {
 		return nil
 	})
 	fs.StringVar(&c.State, "state", "", "`DIR` for the offsets (default "+StateDir+" in the first root)")
-	each("view", "`CONTAINER:PATH=DIR`: what the container sees at PATH is found in DIR; may repeat", func(s string) error {
+	each("view", "`CONTAINER:PATH=DIR`: what the container sees at PATH is in DIR; repeatable", func(s string) error {
 		// DIR is absolute, so a path may hold a lone "=".
 		left, dir, ok := strings.Cut(s, "=/")
 		if !ok {
@@ -160,7 +160,7 @@ func Flags(fs *flag.FlagSet) *Config {
 		c.Views = append(c.Views, View{Place: p, Dir: path.Clean("/" + dir)})
 		return nil
 	})
-	each("from-end", "`DIR` that outlives the pod: files in it are first followed from their end; may repeat", func(s string) error {
+	each("from-end", "`DIR` that outlives the pod: at the first start, files in it are followed from their end; repeatable", func(s string) error {
 		if !strings.HasPrefix(s, "/") {
 			return errors.New("is not an absolute path")
 		}
@@ -176,10 +176,10 @@ func Flags(fs *flag.FlagSet) *Config {
 			return err
 		})
 	}
-	places("file", "`CONTAINER:PATH` of a file to make, for any user to write; may repeat", &c.Files)
-	places("dir", "`CONTAINER:PATH` of a directory to make, for any user to write; may repeat", &c.Dirs)
-	places("seeded", "`CONTAINER:PATH` of a directory that `log-bridge seed` will make; may repeat", &c.Seeded)
-	each("format", "`raw`, prefix or json", func(s string) error {
+	places("file", "`CONTAINER:PATH` of a file to create, writable by any user; repeatable", &c.Files)
+	places("dir", "`CONTAINER:PATH` of a directory to create, writable by any user; repeatable", &c.Dirs)
+	places("seeded", "`CONTAINER:PATH` of a directory that log-bridge seed will create; repeatable", &c.Seeded)
+	each("format", "`FORMAT` of the lines: raw, prefix or json (default raw)", func(s string) error {
 		switch c.Format = Format(s); c.Format {
 		case Raw, Prefixed, JSON:
 			return nil
@@ -187,9 +187,9 @@ func Flags(fs *flag.FlagSet) *Config {
 		return errors.New("write raw, prefix or json")
 	})
 	fs.BoolVar(&c.Reclaim, "reclaim", false, "free the disk blocks of delivered bytes")
-	fs.DurationVar(&c.Grace, "grace", 0, "how long draining may take after SIGTERM; 0 is without an end")
-	fs.DurationVar(&c.Stats, "stats", 0, "how often to report on stderr what was delivered, such as 1m; 0 is never")
-	each("stderr", "`CONTAINER:PATTERN` whose lines go to stderr; may repeat", func(s string) error {
+	fs.DurationVar(&c.Grace, "grace", 0, "how long draining may take after SIGTERM; 0: no limit")
+	fs.DurationVar(&c.Stats, "stats", 0, "how often to report on stderr what was delivered, such as 1m; 0: never")
+	each("stderr", "`CONTAINER:PATTERN` whose lines go to stderr; repeatable", func(s string) error {
 		e, err := parseSource(s)
 		if err == nil {
 			c.Stderr = append(c.Stderr, e)

@@ -45,7 +45,7 @@ func (f figure) table(peers []peer, s samples) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "### %s\n\n%s\n\n| |", f.title, f.method)
 	for _, c := range f.columns {
-		fmt.Fprintf(&b, " %s: log-bridge is | %s, %s (range) |", c.name, c.name, c.unit)
+		fmt.Fprintf(&b, " %s: ratio | %s, %s (range) |", c.name, c.name, c.unit)
 	}
 	b.WriteString("\n|---|" + strings.Repeat("---|---|", len(f.columns)) + "\n")
 	for _, p := range peers {
