@@ -1,5 +1,5 @@
-# The tests and the demo run a real Kubernetes from test/cluster; what it needs beside Go
-# it installs itself (Debian packages) or compiles once into a cache outside the checkout.
+# The tests and the demo run a real Kubernetes from test/cluster. It installs what it needs (Debian packages), or compiles
+# it once into a cache outside the checkout. You only need Go.
 
 # A tag v1.2.3 is the version 1.2.3 everywhere.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -7,7 +7,7 @@ override VERSION := $(patsubst v%,%,$(VERSION))
 GOFLAGS_STATIC := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 PLATFORM ?= linux/$(shell go env GOARCH)
 CLUSTER := bin/cluster
-# All modules with code of ours. Those in test/tools, and test/cluster/kube, only pin tools that are built from them.
+# All modules with our own code. Those in test/tools, and test/cluster/kube, only pin tools that are built from them.
 MODULES := . test/bench test/cert-manager test/cluster test/libraries test/policy test/prometheus test/tools/collector
 
 .PHONY: help
@@ -30,7 +30,7 @@ images: $(CLUSTER) ## Build both images into dist/*.tar (PLATFORM=linux/arm64 fo
 	$(CLUSTER) build --file Dockerfile.webhook --tag ghcr.io/log-bridge/log-bridge-webhook:$(VERSION) --build-arg VERSION=$(VERSION) --platform $(PLATFORM) --output dist/log-bridge-webhook.tar .
 
 .PHONY: dist
-dist: $(CLUSTER) ## Make all parts of a release in dist/, such as: make dist VERSION=v0.1.0
+dist: $(CLUSTER) ## Build all parts of a release in dist/, for example: make dist VERSION=v0.1.0
 	@CLUSTER=$(CLUSTER) test/release/dist.sh $(VERSION)
 
 .PHONY: test
@@ -46,28 +46,28 @@ test: $(CLUSTER) ## Run all tests; as root on Debian also those on a real cluste
 	go -C test/libraries test ./...
 
 .PHONY: test-fast
-test-fast: ## Run the tests that need neither a cluster nor root, in two minutes; compile everything else
+test-fast: ## Run the tests that need neither a cluster nor root, in two minutes; only compile the others
 	@set -e; for m in $(MODULES); do echo "go -C $$m vet ./..."; go -C $$m vet ./...; done
 	go test -short ./sidecar/... ./webhook/... ./charts/... ./docs/... ./test/...
 	go -C test/libraries test -short ./...
 
 .PHONY: libraries
-libraries: ## Try logging libraries and programs, also of Java and Node.js; as root on Debian with a JDK and npm
+libraries: ## Test logging libraries and programs, also of Java and Node.js; as root on Debian with a JDK and npm
 	apt-get install --yes --no-install-recommends liblog4j2-java liblogback-java runit daemontools s6 apache2-utils cronolog supervisor
 	npm ci --no-audit --no-fund --prefix test/libraries/testdata/node
 	LIBRARIES=all go -C test/libraries test -v -count 1 ./...
 
 .PHONY: cert-manager
-cert-manager: $(CLUSTER) ## Try the chart's mode cert-manager against cert-manager's own controllers, as root on Debian
+cert-manager: $(CLUSTER) ## Test the chart's mode cert-manager with cert-manager's own controllers, as root on Debian
 	E2E_CERT_MANAGER=1 go test -v -timeout 30m -count 1 -run TestCertManager ./test/e2e
 
 .PHONY: torture
-torture: $(CLUSTER) ## Play random programs against the sidecar for TORTURE=10m, also on xfs and btrfs as root
+torture: $(CLUSTER) ## Run random programs against the sidecar for TORTURE=10m, also on xfs and btrfs as root
 	@if [ "$$(id -u)" = 0 ] && [ -f /etc/debian_version ]; then $(CLUSTER) install xfsprogs btrfs-progs; fi
 	TORTURE=$(or $(TORTURE),10m) go test -v -timeout 0 -count 1 -run 'TestTorture|TestD3' ./sidecar/internal/follow ./sidecar
 
 .PHONY: bench
-bench: build $(CLUSTER) ## Measure the sidecar beside its peers, and write docs/performance.md; takes an hour
+bench: build $(CLUSTER) ## Compare the sidecar with similar programs, and write docs/performance.md; takes an hour
 	go -C test/bench build -o ../../bin/ . ./nxadm
 	go test -run '^$$' -bench . -benchmem -cpu 1 ./sidecar/internal/follow ./webhook/internal/admit | tee bin/bench.txt
 	@helm=$$($(CLUSTER) tool helm) && HELM=$$helm BENCH=$(CURDIR)/bin/bench.md go test -count 1 -timeout 30m -run 'TestBench$$' ./test/e2e
@@ -81,7 +81,7 @@ lint: $(CLUSTER) ## Check formatting, modules and code, of every Go module
 		for m in $(MODULES); do echo "golangci-lint run $$m"; (cd $$m && $$lint run --config $$config ./...); done
 
 .PHONY: demo
-demo: $(CLUSTER) ## Start a real Kubernetes, install the chart and show the example
+demo: $(CLUSTER) ## Start a real Kubernetes cluster, install the chart and show the example
 	@CLUSTER=$(CLUSTER) test/demo/demo.sh up
 
 .PHONY: demo-down

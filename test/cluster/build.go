@@ -48,7 +48,7 @@ func runBuild(ctx context.Context, flags *flag.FlagSet, args []string) error {
 		return err
 	}
 	if *tag == "" || *output == "" || flags.NArg() != 1 {
-		return errors.New("build: want --tag NAME:TAG, --output IMAGE-TAR and one folder, the context")
+		return errors.New("build: give --tag NAME:TAG, --output IMAGE-TAR and one directory, the context")
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("build: must be run as root; use sudo")
@@ -160,7 +160,7 @@ func goMounts(ctx context.Context, folder string) ([]string, error) {
 	}
 	dirs := strings.Split(strings.TrimSpace(string(out)), "\n")
 	if len(dirs) != 3 {
-		return nil, fmt.Errorf("go env: want three folders, got %q", out)
+		return nil, fmt.Errorf("go env: want three directories, got %q", out)
 	}
 	return []string{
 		"--volume=" + dirs[0] + ":/usr/local/go:ro",

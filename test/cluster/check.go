@@ -52,7 +52,7 @@ func newAPI(address, certificate, token string) (api, error) {
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return api{}, fmt.Errorf("%s holds no certificate", certificate)
+		return api{}, fmt.Errorf("%s contains no certificate", certificate)
 	}
 	return api{address: address, token: token, client: &http.Client{
 		Timeout:   5 * time.Second,
@@ -109,7 +109,7 @@ func (a api) nodeReady(name string) error {
 	if err := a.get("/api/v1/nodes/"+name, &node); err != nil {
 		return err
 	}
-	ready := errors.New("it has not said so yet")
+	ready := errors.New("it has no condition Ready yet")
 	for _, condition := range node.Status.Conditions {
 		if condition.Type == "Ready" {
 			ready = nil

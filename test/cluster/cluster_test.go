@@ -109,7 +109,7 @@ func TestCluster(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if out, err := program("up", "--name="+name, "--state="+state).CombinedOutput(); err == nil || !strings.Contains(string(out), "another process works on") {
+		if out, err := program("up", "--name="+name, "--state="+state).CombinedOutput(); err == nil || !strings.Contains(string(out), "another process is using") {
 			t.Errorf("up beside one in the foreground: have %v, %s; want a refusal", err, out)
 		}
 		pods(t, c, run)
@@ -140,7 +140,7 @@ func TestCluster(t *testing.T) {
 		}
 		nothingIsLeft(t, r)
 		if exists(also) {
-			t.Errorf("up --also=%s, after its stdin ended: the folder is still there", also)
+			t.Errorf("up --also=%s, after its stdin ended: the directory is still there", also)
 		}
 	})
 }

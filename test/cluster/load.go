@@ -25,7 +25,7 @@ func (c cluster) enter(args ...string) ([]string, error) {
 // exec becomes a command inside the node.
 func (c cluster) exec(args []string) error {
 	if len(args) == 0 {
-		return errors.New("exec: want a command, such as: ctr -n k8s.io containers list")
+		return errors.New("exec: give a command, such as: ctr -n k8s.io containers list")
 	}
 	line, err := c.enter(args...)
 	if err != nil {
@@ -41,7 +41,7 @@ func (c cluster) exec(args []string) error {
 // load gives images to containerd, and returns once the kubelet can find them.
 func (c cluster) load(archives []string) error {
 	if len(archives) == 0 {
-		return errors.New("load: want image archives, as written by build or docker save")
+		return errors.New("load: give image archives, as written by build or docker save")
 	}
 	for _, archive := range archives {
 		done := step("Loading %s", archive)
@@ -68,7 +68,7 @@ func (c cluster) load(archives []string) error {
 			}
 		}
 		if len(names) == 0 {
-			return fmt.Errorf("load %s: it holds no image with a name: %s", archive, out)
+			return fmt.Errorf("load %s: it contains no named image: %s", archive, out)
 		}
 		if err := c.awaitImages(names); err != nil {
 			return err
@@ -97,7 +97,7 @@ func (c cluster) awaitImages(names []string) error {
 			return nil
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("containerd has not noticed these images within a minute: %s", strings.Join(missing, ", "))
+			return fmt.Errorf("containerd did not find these images within a minute: %s", strings.Join(missing, ", "))
 		}
 	}
 }

@@ -20,28 +20,28 @@ import (
 	"syscall"
 )
 
-const usage = `cluster runs a real Kubernetes of one node on this machine, for the tests and the demo.
+const usage = `cluster runs a real one-node Kubernetes cluster on this machine, for the tests and the demo.
 
-  cluster up [--foreground]    start it; prints the path of its kubeconfig when it can be used
-                               --foreground: stay until stdin ends or a signal comes, then take it down
-                               --also DIR: in the foreground, remove this folder too in the end
-  cluster down                 take it down; leaves nothing but the cache
+  cluster up [--foreground]    start it; print the path of its kubeconfig once it is ready
+                               --foreground: stay until stdin ends or a signal arrives, then remove it
+                               --also DIR: with --foreground, also remove this directory at the end
+  cluster down                 remove it, and everything but the cache
   cluster kubeconfig           print the path of its kubeconfig
-  cluster load IMAGE-TAR…      give images to it (its pods find them with imagePullPolicy IfNotPresent or Never)
+  cluster load IMAGE-TAR…      load images into it (its pods find them with imagePullPolicy IfNotPresent or Never)
   cluster exec COMMAND…        run a command inside the node, such as: ctr -n k8s.io containers list
-  cluster logs                 print the folder with the logs of its components
+  cluster logs                 print the directory with the logs of its components
 
   cluster build --file DOCKERFILE --tag NAME:TAG --output IMAGE-TAR [--build-arg KEY=VALUE]… CONTEXT
-                               build an image; a base image golang, python, debian or busybox that the Dockerfile
-                               takes as a default of an ARG is made from this machine
-  cluster pack --file DOCKERFILE --tag NAME:TAG --output IMAGE-TAR [--platform linux/ARCH] FOLDER
-                               make the image of a Dockerfile whose last stage is from scratch, of programs in a folder
-                               that are built already; needs no root
+                               build an image; if the default of an ARG in the Dockerfile is the base image golang,
+                               python, debian or busybox, that image is made from this machine
+  cluster pack --file DOCKERFILE --tag NAME:TAG --output IMAGE-TAR [--platform linux/ARCH] DIR
+                               make the image of a Dockerfile whose last stage is from scratch, from compiled programs
+                               in a directory; needs no root
   cluster tool NAME            build a tool once and print its path: kubectl, helm, helm3, collector or golangci-lint;
-                               or fetch busybox, a static one
-  cluster install PACKAGE…     install Debian packages that tests run inside the node, where they are missing
+                               or download a static busybox
+  cluster install PACKAGE…     install missing Debian packages that tests run inside the node
 
-All verbs but build, pack, tool and install take --name NAME (default "demo"), and --state DIR, the folder that holds the
+All verbs but build, pack, tool and install take --name NAME (default "demo"), and --state DIR, the directory of the
 clusters' files (default /var/lib/log-bridge-cluster). Compiled programs and image layers are kept in
 $XDG_CACHE_HOME/log-bridge. Progress goes to stderr, results to stdout.
 `
@@ -58,7 +58,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("want a verb: up, down, kubeconfig, load, exec, logs, build, pack, tool or install; see cluster help")
+		return errors.New("missing verb; use up, down, kubeconfig, load, exec, logs, build, pack, tool or install; see cluster help")
 	}
 	verb, args := args[0], args[1:]
 	flags := flag.NewFlagSet(verb, flag.ContinueOnError)
@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string) error {
 		return runPack(flags, args)
 	case "tool":
 		if len(args) != 1 {
-			return errors.New("tool: want one name: kubectl, helm, helm3, collector, golangci-lint or busybox")
+			return errors.New("tool: give one name: kubectl, helm, helm3, collector, golangci-lint or busybox")
 		}
 		path, err := toolPath(ctx, args[0])
 		if err == nil {
@@ -90,8 +90,8 @@ func run(ctx context.Context, args []string) error {
 	state := flags.String("state", "/var/lib/log-bridge-cluster", "folder of the clusters' files")
 	foreground, also := false, ""
 	if verb == "up" {
-		flags.StringVar(&also, "also", "", "in the foreground, remove this folder too in the end")
-		flags.BoolVar(&foreground, "foreground", false, "stay until stdin ends or a signal comes, then take it down")
+		flags.StringVar(&also, "also", "", "with --foreground, also remove this directory at the end")
+		flags.BoolVar(&foreground, "foreground", false, "stay until stdin ends or a signal arrives, then remove it")
 	}
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -130,5 +130,5 @@ func run(ctx context.Context, args []string) error {
 		fmt.Println(c.path("kubeconfig"))
 		return nil
 	}
-	return fmt.Errorf("no verb %q; want up, down, kubeconfig, load, exec, logs, build, pack, tool or install; see cluster help", verb)
+	return fmt.Errorf("unknown verb %q; use up, down, kubeconfig, load, exec, logs, build, pack, tool or install; see cluster help", verb)
 }

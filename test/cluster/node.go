@@ -50,7 +50,7 @@ type report struct {
 func runNode(ctx context.Context, args []string) error {
 	var n node
 	if len(args) != 1 || os.Getpid() != 1 {
-		return fmt.Errorf("%s is started by up only", nodeVerb)
+		return fmt.Errorf("only up starts %s", nodeVerb)
 	}
 	if err := json.Unmarshal([]byte(args[0]), &n); err != nil {
 		return err
@@ -161,7 +161,7 @@ func (n node) enterCgroups() error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("execute itself: %w", syscall.Exec("/proc/self/exe", []string{"cluster", nodeVerb, string(args)}, os.Environ()))
+	return fmt.Errorf("execute this program again: %w", syscall.Exec("/proc/self/exe", []string{"cluster", nodeVerb, string(args)}, os.Environ()))
 }
 
 // tunables are the kernel settings that the kubelet wants to have, and otherwise sets, for the whole machine.

@@ -29,11 +29,11 @@ func runPack(flags *flag.FlagSet, args []string) error {
 		return err
 	}
 	if *tag == "" || *output == "" || flags.NArg() != 1 {
-		return errors.New("pack: want --tag NAME:TAG, --output IMAGE-TAR and one folder, that of the programs")
+		return errors.New("pack: give --tag NAME:TAG, --output IMAGE-TAR and one directory, that of the programs")
 	}
 	system, arch, _ := strings.Cut(*platform, "/")
 	if system != "linux" || arch == "" {
-		return fmt.Errorf("pack: --platform %q; want one such as linux/amd64", *platform)
+		return fmt.Errorf("pack: --platform %q; give one such as linux/amd64", *platform)
 	}
 	i, err := lastStage(*file, flags.Arg(0))
 	if err != nil {
@@ -71,7 +71,7 @@ func lastStage(dockerfile, folder string) (image, error) {
 			for _, option := range fields[1 : len(fields)-2] {
 				mode, ok := strings.CutPrefix(option, "--chmod=")
 				if e.mode, err = strconv.ParseInt(mode, 8, 64); !ok || err != nil {
-					return i, fmt.Errorf("COPY has %q, which pack does not know; it knows --from and --chmod", option)
+					return i, fmt.Errorf("COPY has %q, which pack does not support; it supports --from and --chmod", option)
 				}
 			}
 			if _, err := os.Stat(e.file); err != nil {
@@ -84,7 +84,7 @@ func lastStage(dockerfile, folder string) (image, error) {
 			i.config.User = rest
 		case word == "ENTRYPOINT" && json.Unmarshal([]byte(rest), &i.config.Entrypoint) == nil:
 		default:
-			return i, fmt.Errorf("the last stage has %q, which pack does not know; it knows COPY --from --chmod, ENV KEY=VALUE, USER and ENTRYPOINT [\"…\"]", line)
+			return i, fmt.Errorf("the last stage has %q, which pack does not support; it supports COPY --from --chmod, ENV KEY=VALUE, USER and ENTRYPOINT [\"…\"]", line)
 		}
 	}
 	if base != "scratch" {

@@ -50,7 +50,7 @@ var (
 // installOthers installs packages that tests name.
 func installOthers(names []string) error {
 	if len(names) == 0 {
-		return errors.New("install: want names of Debian packages, such as podman")
+		return errors.New("install: give names of Debian packages, such as podman")
 	}
 	var needs []need
 	for _, name := range names {
@@ -168,7 +168,7 @@ func installPackages(needs []need) error {
 	done()
 	for _, n := range needs {
 		if n.path() == "" {
-			return fmt.Errorf("the package %s is installed, but none of its files is there: %s", n.pkg, strings.Join(n.files, ", "))
+			return fmt.Errorf("the package %s is installed, but none of its files exists: %s", n.pkg, strings.Join(n.files, ", "))
 		}
 	}
 	return nil

@@ -29,7 +29,7 @@ var clusterName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
 
 func newCluster(name, state string) (cluster, error) {
 	if !clusterName.MatchString(name) {
-		return cluster{}, fmt.Errorf("--name %q: write at most 32 small letters, digits and dashes", name)
+		return cluster{}, fmt.Errorf("--name %q: use at most 32 lower-case letters, digits and dashes", name)
 	}
 	state, err := filepath.Abs(state)
 	if err != nil {
@@ -77,7 +77,7 @@ func (c cluster) writeRecord(r record) error {
 func (c cluster) running() (record, error) {
 	r, err := c.readRecord()
 	if err != nil || !r.Node.alive() || !r.Ready {
-		return record{}, fmt.Errorf("the cluster %q is not up; start it with: cluster up --name %s", c.name, c.name)
+		return record{}, fmt.Errorf("the cluster %q is not running; start it with: cluster up --name %s", c.name, c.name)
 	}
 	return r, nil
 }
@@ -151,7 +151,7 @@ func (p process) kill() error {
 func cacheDir() (string, error) {
 	base, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("find a folder for the cache: %w; set XDG_CACHE_HOME", err)
+		return "", fmt.Errorf("find a directory for the cache: %w; set XDG_CACHE_HOME", err)
 	}
 	dir := filepath.Join(base, "log-bridge")
 	return dir, os.MkdirAll(dir, 0o755)
@@ -171,11 +171,11 @@ func lock(name string, patience time.Duration) (release func(), err error) {
 		}
 		waited := time.Since(start)
 		if waited >= patience {
-			return nil, fmt.Errorf("another process works on %s", name)
+			return nil, fmt.Errorf("another process is using %s", name)
 		}
 		if !said && waited > time.Second {
 			said = true
-			say("Waiting for another process that works on %s.", name)
+			say("Waiting for another process that uses %s.", name)
 		}
 	}
 }

@@ -96,7 +96,7 @@ func (s *supervisor) run(c component) {
 				status := <-ended
 				how = fmt.Sprintf("%s ended, exit status %d, signal %d", c.name, status.ExitStatus(), status.Signal())
 			}
-			log.Printf("%s; starting it again", how)
+			log.Printf("%s; restarting it", how)
 			s.mu.Lock()
 			s.ends[c.name]++
 			s.mu.Unlock()
@@ -131,7 +131,7 @@ func (s *supervisor) await(c check) error {
 			return fmt.Errorf("%s ended %d times; the end of its log:\n%s", c.blame, ends, tail(c.blame))
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("waited three minutes in vain until %s: %w; the end of the log of %s:\n%s", c.what, err, c.blame, tail(c.blame))
+			return fmt.Errorf("timed out after three minutes waiting until %s: %w; the end of the log of %s:\n%s", c.what, err, c.blame, tail(c.blame))
 		}
 	}
 }

@@ -67,7 +67,7 @@ func toolPath(ctx context.Context, name string) (string, error) {
 			return filepath.Join(dir, name), err
 		}
 	}
-	return "", fmt.Errorf("tool: no tool %q; want kubectl, helm, helm3, collector, golangci-lint or busybox", name)
+	return "", fmt.Errorf("tool: unknown tool %q; use kubectl, helm, helm3, collector, golangci-lint or busybox", name)
 }
 
 // build returns the folder that holds the tool, after compiling it if need be.
@@ -179,7 +179,7 @@ func checkout() (string, error) {
 		}
 		parent := filepath.Dir(dir)
 		if !errors.Is(err, fs.ErrNotExist) || parent == dir {
-			return "", errors.New("the current folder is not in a checkout of log-bridge; go there, since programs are compiled from it")
+			return "", errors.New("the current directory is not in a checkout of log-bridge; change to one, because programs are compiled from it")
 		}
 		dir = parent
 	}

@@ -19,7 +19,7 @@ import (
 // up returns once the cluster can be used; with foreground, once it has been taken down again.
 func (c cluster) up(ctx context.Context, foreground bool) error {
 	if os.Geteuid() != 0 {
-		return errors.New("up: must be run as root, since it makes namespaces and cgroups; use sudo")
+		return errors.New("up: must be run as root, because it creates namespaces and cgroups; use sudo")
 	}
 	// A cluster in the foreground belongs to the process that holds this lock.
 	release, err := lock(c.dir, 0)
@@ -48,11 +48,11 @@ func (c cluster) up(ctx context.Context, foreground bool) error {
 	if r, err := c.running(); err == nil && !foreground && r.Kube == program {
 		err := c.healthy(r)
 		if err == nil {
-			say("The cluster %q is up already.", c.name)
+			say("The cluster %q is already running.", c.name)
 			fmt.Println(c.path("kubeconfig"))
 			return nil
 		}
-		say("The cluster %q is up but does not work: %v. It is started anew.", c.name, err)
+		say("The cluster %q is running but broken: %v. Restarting it.", c.name, err)
 	}
 	if err := c.remove(); err != nil {
 		return err
@@ -158,7 +158,7 @@ func (c cluster) healthy(r record) error {
 				break
 			}
 			if time.Now().After(end) {
-				return fmt.Errorf("waited half a minute in vain until %s: %w", check.what, err)
+				return fmt.Errorf("timed out after half a minute waiting until %s: %w", check.what, err)
 			}
 		}
 	}
@@ -247,7 +247,7 @@ func (c cluster) start(program string) (startedNode, error) {
 		close(n.ended)
 	}()
 	if err != nil {
-		return none, fmt.Errorf("the node died at once: %w", err)
+		return none, fmt.Errorf("the node exited at once: %w", err)
 	}
 	return n, c.writeRecord(n.record)
 }
@@ -275,7 +275,7 @@ func (n startedNode) awaitReady(ctx context.Context) error {
 		case r, open := <-reports:
 			switch {
 			case !open:
-				return errors.New("the node died while it started")
+				return errors.New("the node exited during its start")
 			case r.Error != "":
 				return errors.New(r.Error)
 			case r.Ready:

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# demo.sh up|down: the story on a real Kubernetes, step by step on the terminal.
+# demo.sh up|down: shows log-bridge on a real Kubernetes cluster, step by step on the terminal.
 #
-# Without more it starts a cluster of its own (test/cluster, as root on Debian) and builds the
-# images; DEMO_CLUSTER names that cluster, so that two may live side by side. With
-# USE_KUBECONFIG=1 it uses the cluster that KUBECONFIG names, and the published images.
+# By default it starts its own cluster (test/cluster, as root on Debian) and builds the images;
+# DEMO_CLUSTER names that cluster, so that two can run side by side. With USE_KUBECONFIG=1 it
+# uses the cluster of KUBECONFIG, and the published images.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cluster=${CLUSTER:-bin/cluster}
@@ -19,13 +19,13 @@ title() { printf '\n%s== %s%s\n' "$bold" "$*" "$normal"; }
 # show COMMAND…: run a command as a user would type it.
 show() { printf '\n%s$ %s%s\n' "$bold" "${1##*/} ${*:2}" "$normal"; "$@"; }
 
-# step SENTENCE COMMAND…: say what is done, do it, say how long that took.
+# step SENTENCE COMMAND…: print what it does, do it, print how long it took.
 step() {
 	local sentence=$1 begun=$SECONDS out
 	shift
 	printf '%s …\n' "$sentence"
 	if ! out=$("$@" 2>&1); then
-		printf '%s\n\nThat failed. What it printed is above.\n' "$out" >&2
+		printf '%s\n\nThis failed; its output is above.\n' "$out" >&2
 		return 1
 	fi
 	printf '  done in %d s\n' $((SECONDS - begun))
@@ -40,7 +40,7 @@ build_and_load() {
 		"$cluster" build --file Dockerfile.webhook --tag ghcr.io/log-bridge/log-bridge-webhook:demo --output $tars/log-bridge-webhook.tar .
 	step "Building the example's image from examples/python-app-log/Dockerfile" \
 		"$cluster" build --file examples/python-app-log/Dockerfile --tag ghcr.io/log-bridge/python-app-log:1.0 --output $tars/python-app-log.tar examples/python-app-log
-	step "Giving the images to the cluster" \
+	step "Loading the images into the cluster" \
 		"$cluster" load --name "$name" $tars/log-bridge.tar $tars/log-bridge-webhook.tar $tars/python-app-log.tar
 }
 
@@ -52,7 +52,7 @@ lines() {
 		fi
 		sleep 1
 	done
-	echo "no lines came within a minute; this is what the cluster says:"
+	echo "no lines arrived within a minute; this is what the cluster reports:"
 	"$kubectl" describe pods -n $namespace
 	return 1
 }
@@ -61,19 +61,19 @@ up() {
 	local helm_values=()
 	if [ "${USE_KUBECONFIG:-}" = 1 ]; then
 		for program in kubectl helm; do
-			command -v $program >/dev/null || { echo "USE_KUBECONFIG=1 needs $program on the PATH" >&2; exit 1; }
+			command -v $program >/dev/null || { echo "USE_KUBECONFIG=1 needs $program on your PATH" >&2; exit 1; }
 		done
 		kubectl=kubectl helm=helm
 		title "The cluster of $(kubectl config current-context)"
 	else
 		if [ -n "${KUBECONFIG:-}" ]; then
-			printf 'KUBECONFIG is set. To show this on that cluster, with the published images: make demo USE_KUBECONFIG=1\nGoing on with a cluster of its own.\n'
+			printf 'KUBECONFIG is set. To use that cluster and the published images, run: make demo USE_KUBECONFIG=1\nContinuing with a separate cluster.\n'
 		fi
 		if [ "$(id -u)" != 0 ]; then
-			echo "The demo starts a Kubernetes on this machine, which needs root. Run: sudo make demo" >&2
+			echo "The demo starts a Kubernetes cluster on this machine, which needs root. Run: sudo make demo" >&2
 			exit 1
 		fi
-		title "A real Kubernetes on this machine"
+		title "A real Kubernetes cluster on this machine"
 		KUBECONFIG=$("$cluster" up --name "$name")
 		export KUBECONFIG
 		kubectl=$("$cluster" tool kubectl)
@@ -87,7 +87,7 @@ up() {
 	step "Installing charts/log-bridge with Helm" \
 		"$helm" upgrade --install log-bridge charts/log-bridge --namespace log-bridge --create-namespace --wait --timeout 5m "${helm_values[@]}"
 
-	title "The application: it logs to a file, and one annotation asks for the bridge"
+	title "The application logs to a file; one annotation adds log-bridge"
 	show cat examples/python-app-log/deployment.yaml
 	"$kubectl" get namespace $namespace >/dev/null 2>&1 || "$kubectl" create namespace $namespace >/dev/null
 	show "$kubectl" apply -n $namespace -f examples/python-app-log/deployment.yaml
@@ -96,11 +96,11 @@ up() {
 	title "The program is still there, beside its log"
 	show "$kubectl" exec -n $namespace deploy/python-app-log -c app -- ls -l /app
 
-	title "And its log lines are where everybody looks for them"
+	title "Its log lines are in kubectl logs"
 	step "Waiting for the first lines" lines
 	show "$kubectl" logs -n $namespace deploy/python-app-log -c log-bridge --tail=10
 
-	title "To look further"
+	title "Try it yourself"
 	[ "${USE_KUBECONFIG:-}" = 1 ] || printf 'export KUBECONFIG=%s PATH=$PATH:%s\n' "$KUBECONFIG" "$(dirname "$kubectl")"
 	cat <<-END
 	kubectl logs -f -n $namespace deploy/python-app-log -c log-bridge

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# dist.sh VERSION: everything that a release consists of, in dist/VERSION, without a registry and without a key:
-# programs and images for two architectures, the chart, lists of components, provenance, checksums. Then it looks at what
-# it made. It needs no root: the images are made of the programs, by the last stage of the Dockerfiles.
+# dist.sh VERSION builds all parts of a release in dist/VERSION, without a registry and without a key: programs and images for
+# two architectures, the chart, SBOMs, provenance, checksums. Then it checks what it built. It needs no root: the images are
+# built from the programs, by the last stage of the Dockerfiles.
 #
-# One number is everywhere: of the tag v1.2.3, the programs say 1.2.3, the images have the tag 1.2.3, and so has the chart as
-# its version and appVersion, which is the images' tag where nobody sets another.
+# A release has one number: for the tag v1.2.3, the programs report 1.2.3, the images have the tag 1.2.3, and the chart has
+# 1.2.3 as its version and appVersion, which is the default tag of the images.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cluster=${CLUSTER:-bin/cluster}
@@ -29,7 +29,7 @@ for arch in $architectures; do
 		mkdir -p "$out/programs/$arch"
 		CGO_ENABLED=0 GOOS=linux GOARCH=$arch go build -trimpath -ldflags "-s -w -X main.version=$version" \
 			-o "$out/programs/$arch/$program" "./${sources[$program]}"
-		# Its time is part of the image.
+		# Its modification time is part of the image.
 		touch --date="@$time" "$out/programs/$arch/$program"
 		"$cluster" pack --file "Dockerfile.${sources[$program]}" --tag "ghcr.io/log-bridge/$program:$version" \
 			--platform "linux/$arch" --output "$out/$program-image-$arch.tar" "$out/programs/$arch"
@@ -48,8 +48,8 @@ echo "the chart …"
 helm=$("$cluster" tool helm)
 "$helm" package charts/log-bridge --version "$version" --app-version "$version" --destination "$out" > /dev/null
 
-# Where it comes from, as SLSA wants it told (https://slsa.dev/spec/v1.0/provenance): the predicate of an attestation whose
-# subjects are an image, or SHA256SUMS. Who signs it makes it true: the release workflow, which says who it is in BUILDER.
+# Provenance, as SLSA defines it (https://slsa.dev/spec/v1.0/provenance): the predicate of an attestation whose subjects are an
+# image, or SHA256SUMS. It is as credible as its signer: the release workflow, which identifies itself in BUILDER.
 source=git+https://github.com/log-bridge/log-bridge@refs/tags/v$version
 cat > "$out/provenance.json" <<EOF
 {
@@ -67,7 +67,7 @@ cat > "$out/provenance.json" <<EOF
 EOF
 (cd "$out" && sha256sum -- *.tar.gz *.tgz *.cdx.json *.tar provenance.json > SHA256SUMS)
 
-# What follows makes sure that it is what it is called.
+# Check that each part is what its name says.
 fail() {
 	echo "dist.sh: $*" >&2
 	exit 1

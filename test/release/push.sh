@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# push.sh VERSION: puts what dist.sh made into a registry, REGISTRY=ghcr.io/log-bridge: each image under one name for both
-# architectures, and the chart. It writes the digests to dist/VERSION/PUSHED, for those who sign them.
-# With PLAIN_HTTP=1 the registry is one for a trial, without TLS.
+# push.sh VERSION pushes what dist.sh built to a registry, REGISTRY=ghcr.io/log-bridge: each image under one name for both
+# architectures, and the chart. It writes the digests to dist/VERSION/PUSHED, to be signed.
+# PLAIN_HTTP=1 is for a test registry without TLS.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 version=${1:?want a version, as for dist.sh}

@@ -42,7 +42,7 @@ func newEtcdCommand() *cobra.Command {
 			select {
 			case <-etcd.Server.ReadyNotify():
 			case <-time.After(time.Minute):
-				return fmt.Errorf("etcd is not ready after one minute")
+				return fmt.Errorf("etcd is not ready after a minute")
 			}
 			return <-etcd.Err()
 		},

@@ -44,7 +44,7 @@ func main() {
 	}
 	program := programs[name]
 	if program == nil {
-		fmt.Fprintln(os.Stderr, "kube: want etcd, kube-apiserver, kube-controller-manager, kube-proxy, kube-scheduler, kubectl or kubelet, then its arguments; got", name)
+		fmt.Fprintln(os.Stderr, "kube: give etcd, kube-apiserver, kube-controller-manager, kube-proxy, kube-scheduler, kubectl or kubelet, then its arguments; got", name)
 		os.Exit(2)
 	}
 	command := program()
