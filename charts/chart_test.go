@@ -370,7 +370,7 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-// The policy that tells mistakes early knows the words of the contract.
+// The policy that reports mistakes early has the same words as the contract.
 func TestPolicyKnowsTheContract(t *testing.T) {
 	policy := get[admissionv1.ValidatingAdmissionPolicy](t, render(t), "ValidatingAdmissionPolicy/log-bridge-mistakes")
 	variables := map[string]string{}
@@ -400,7 +400,7 @@ func TestPolicyKnowsTheContract(t *testing.T) {
 		}
 	}
 	for name, want := range map[string][]string{"known": known, "words": words, "quantities": quantities, "wrongNumbers": numbers, "files": entries} {
-		// What stands between the first brackets, or braces for the map.
+		// What is between the first brackets, or braces for the map.
 		text := variables[name]
 		text, _, _ = strings.Cut(text[strings.IndexAny(text, "[{")+1:], map[bool]string{true: "}", false: "]"}[name == "words"])
 		have := strings.Split(text, ", '")
@@ -421,7 +421,7 @@ func TestPolicyKnowsTheContract(t *testing.T) {
 	}
 }
 
-// What cannot be meant is refused with a sentence.
+// What cannot be meant is refused with a message.
 func TestRefused(t *testing.T) {
 	for set, want := range map[string]string{
 		"replicas=3":                                                    "additional properties 'replicas' not allowed",
@@ -552,7 +552,7 @@ func TestPolicyComparesAllFields(t *testing.T) {
 	}
 }
 
-// The NetworkPolicy lets in who is named, and the probes; where the webhook asks nobody, it lets nothing out.
+// The NetworkPolicy lets in who is named, and the probes; where the webhook connects to nothing, it lets nothing out.
 func TestNetworkPolicy(t *testing.T) {
 	policy := func(sets ...string) networkingv1.NetworkPolicySpec {
 		return get[networkingv1.NetworkPolicy](t, render(t, append(sets, "networkPolicy.enabled=true", "networkPolicy.from[0].ipBlock.cidr=10.0.0.0/28")...), "NetworkPolicy/log-bridge").Spec
@@ -580,7 +580,7 @@ func TestNetworkPolicy(t *testing.T) {
 	}
 }
 
-// Each alert links to a heading that tells what to do.
+// Each alert links to a heading that says what to do.
 func TestRunbooks(t *testing.T) {
 	page, err := os.ReadFile("../docs/runbooks.md")
 	if err != nil {
@@ -706,7 +706,7 @@ func TestNothingRandom(t *testing.T) {
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
-			continue // a folder
+			continue // a directory
 		}
 		for _, word := range []string{"lookup", "genSignedCert", "genCA", "genSelfSignedCert", "genPrivateKey", "rand", "uuidv4", "now", "APIVersions"} {
 			if regexp.MustCompile(`\{\{[^}]*\b` + word).Match(text) {

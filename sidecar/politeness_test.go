@@ -187,7 +187,7 @@ func TestWithoutEvents(t *testing.T) {
 	}
 }
 
-// The user of the image is the one that the program takes for its own.
+// The program recognizes the user of the image as its own.
 func TestUserOfTheImage(t *testing.T) {
 	text, err := os.ReadFile("../Dockerfile.sidecar")
 	if err != nil {

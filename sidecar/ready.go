@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// announce tells `ready` that the files are made and followed: it locks the state's
+// announce tells `ready` that the files are created and followed: it locks the state's
 // directory for as long as the returned file is open. Unlike a file, a lock ends with the
 // process, and takes no disk space.
 func announce(state string) (*os.File, error) {

@@ -94,7 +94,7 @@ func TestMain(m *testing.M) {
 		"spy": spy, "idle": idle,
 		"log-bridge-politely": politely, "crowded-node": crowdedNode,
 		"log-bridge-without-inotify": func() {
-			// In a user namespace of its own the limit concerns nobody else.
+			// In its own user namespace, the limit concerns nobody else.
 			if err := os.WriteFile("/proc/sys/user/max_inotify_instances", []byte("0"), 0); err != nil {
 				fmt.Fprintln(os.Stderr, "log-bridge-without-inotify:", err)
 				os.Exit(2)
@@ -429,7 +429,7 @@ func collect(r **reader, name string) (*os.File, error) {
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
 		return nil, err
 	}
-	// Ours can be told to stop reading. The other end stays blocking, as a runtime
+	// Our end can be told to stop reading. The other end stays blocking, as a runtime
 	// makes it.
 	if err := unix.SetNonblock(p[0], true); err != nil {
 		return nil, err
@@ -750,7 +750,7 @@ func delivered(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// withoutPolling leaves out the sentence that each start begins with where inotify is taken away.
+// withoutPolling removes the message with which each start begins if inotify is unavailable.
 func (s *stage) withoutPolling(have []byte) []byte {
 	if s.inotify {
 		return have
@@ -784,7 +784,7 @@ func withoutRepeats(have []byte) (first []byte, repeated int) {
 	return first, repeated
 }
 
-// difference tells two texts apart for a person: what is missing, what is too much, and
+// difference shows a person how two texts differ: what is missing, what is too much, and
 // where the first difference is.
 func difference(have, want []byte) string {
 	h, w := bytes.SplitAfter(have, []byte("\n")), bytes.SplitAfter(want, []byte("\n"))

@@ -21,8 +21,8 @@ import (
 )
 
 // tail follows until SIGTERM or SIGINT, then delivers what is left. It returns an error
-// if it cannot begin, if nobody reads the output any more, or if something is left
-// undelivered; every other fault is said and tried again, since a sidecar that ends
+// if it cannot start, if nothing reads the output any more, or if something is left
+// undelivered; every other failure is reported and retried, because a sidecar that exits
 // makes its pod not ready.
 func tail(cfg contract.Config, stdout, stderr *os.File, words *say.Sayer) error {
 	// SIGPIPE would end the program before it could say why, SIGIO comes with the
@@ -129,7 +129,7 @@ func tail(cfg contract.Config, stdout, stderr *os.File, words *say.Sayer) error 
 // manners are how tail shares inotify instances; tests have their own.
 var manners = notify.Usual
 
-// withoutEvents makes a sentence of the reason for which there is no watcher.
+// withoutEvents is the message that says why there is no watcher.
 func withoutEvents(err error) string {
 	const remedy = "polling files instead, so lines arrive up to a second later. The node's sysctl fs.inotify.max_user_instances sets the limit for each user"
 	switch {
@@ -145,7 +145,7 @@ func withoutEvents(err error) string {
 type ending struct {
 	begun  chan struct{} // closed by the first SIGTERM or SIGINT
 	hurry  atomic.Pointer[string]
-	undone atomic.Int64 // bytes to deliver, -1 while nobody knows
+	undone atomic.Int64 // bytes to deliver, -1 while unknown
 }
 
 // awaitEnd takes the signals. After the first one, what is left is delivered; the grace, or a
@@ -177,8 +177,8 @@ func awaitEnd(grace time.Duration, words *say.Sayer, sinks ...*emit.Sink) *endin
 			case second := <-signals:
 				hurry(fmt.Sprintf("received a second signal (%v)", second))
 			case <-slow.C:
-				// Rare: a pod's end seldom takes so long. Whoever kills the sidecar then
-				// leaves this as the last word.
+				// Rare: a pod's end seldom takes so long. If the sidecar is killed then, it
+				// leaves this as its last message.
 				slow.Reset(10 * time.Second)
 				switch n := e.undone.Load(); {
 				case n >= 0:
@@ -194,7 +194,7 @@ func awaitEnd(grace time.Duration, words *say.Sayer, sinks ...*emit.Sink) *endin
 	return e
 }
 
-// left is told how much there is to deliver. It ends the delivering of a program in a hurry.
+// left is called with the bytes to deliver. It ends delivery if the program must hurry.
 func (e *ending) left(n int64) error {
 	e.undone.Store(n)
 	if e.hurry.Load() != nil {
@@ -203,7 +203,7 @@ func (e *ending) left(n int64) error {
 	return nil
 }
 
-// explain makes a sentence of the error of an end in a hurry.
+// explain is the message for an end in a hurry.
 func (e *ending) explain(err error, f *follow.Follower) error {
 	if why := e.hurry.Load(); errors.Is(err, emit.ErrLate) && why != nil {
 		return fmt.Errorf("%s; %s not delivered", *why, emit.Size(f.Left()))

@@ -11,10 +11,10 @@ import (
 	"testing"
 )
 
-// TestWordsLeaveInOnePlace: only package say writes sentences, and only package emit lines, since these two see to it that
+// TestWordsLeaveInOnePlace: only package say writes messages, and only package emit lines, because these two make sure that
 // no name forges anything. Who else writes is on a list, with what.
 func TestWordsLeaveInOnePlace(t *testing.T) {
-	// File, and what in it may be. Help and version are texts of ours.
+	// File, and what in it may be. Help and version are our own texts.
 	allowed := map[string][]string{
 		"main.go":               {"os.Stdout", "os.Stderr", "fmt.Fprint", "fmt.Fprintln", "io.WriteString"},
 		"ready.go":              {"fmt.Fprintln"},

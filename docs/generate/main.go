@@ -1,6 +1,6 @@
 // Command generate writes what is derived: the chart's values.schema.json and the table of
 // its values from values.yaml, the table of annotations from sidecar/contract, and the
-// table of findings from what `log-bridge-webhook check --list` prints. Tables stand between
+// table of findings from what `log-bridge-webhook check --list` prints. Tables are between
 // two markers in a page that is otherwise written by hand.
 //
 // It is run by `go generate ./docs/...`, and its test fails while a file is not current.
@@ -43,7 +43,7 @@ func write(top string) error {
 	return nil
 }
 
-// generate returns the derived files by their names beneath the top of the repository.
+// generate returns the derived files by their names relative to the top of the repository.
 func generate(top string) (map[string][]byte, error) {
 	text, err := os.ReadFile(filepath.Join(top, "charts/log-bridge/values.yaml"))
 	if err != nil {

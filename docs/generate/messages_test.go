@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// Whatever the sidecar can say in the log of a pod stands in docs/troubleshooting.md, with its remedy.
+// docs/troubleshooting.md explains every message that the sidecar can write to the log of a pod, with its remedy.
 func TestMessagesAreExplained(t *testing.T) {
 	text, err := os.ReadFile("../troubleshooting.md")
 	if err != nil {

@@ -162,7 +162,7 @@ func (v *value) jsonSchema() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// rows are the lines of the table beneath the value: an object's own, if it is one
+// rows are the lines of the table below the value: an object's own, if it is one
 // of the chart's, then those of its keys.
 func (v *value) rows(path string) string {
 	var out strings.Builder

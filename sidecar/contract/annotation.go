@@ -32,7 +32,7 @@ type Annotation struct {
 	// Flag is the flag of `log-bridge tail` that carries the setting to the sidecar,
 	// without dashes; empty where the webhook alone acts on it.
 	Flag string
-	// Doc is the reference's sentence.
+	// Doc is the sentence of the reference.
 	Doc string
 }
 

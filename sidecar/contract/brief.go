@@ -2,10 +2,10 @@ package contract
 
 import "unicode/utf8"
 
-// MaxQuote is how many bytes of a text of the user a sentence quotes at most.
+// MaxQuote is how many bytes of a user's text a message quotes at most.
 const MaxQuote = 128
 
-// Brief is the beginning of a text, as a sentence may quote it: at most MaxQuote bytes,
+// Brief is the beginning of a text, as a message may quote it: at most MaxQuote bytes,
 // and an ellipsis where something was cut.
 func Brief(s string) string { return Cut(s, MaxQuote) }
 

@@ -31,7 +31,7 @@ type Place struct {
 func (p Place) String() string { return p.Container + ":" + p.Path }
 
 // View says where the sidecar finds what a container sees at a path: a user's
-// volume, mounted whole in the sidecar, or a folder of it.
+// volume, mounted whole in the sidecar, or a directory of it.
 type View struct {
 	Place
 	// Dir is absolute, in the sidecar's file system.
@@ -41,18 +41,18 @@ type View struct {
 // String is the view as it is written: CONTAINER:PATH=DIR.
 func (v View) String() string { return v.Place.String() + "=" + v.Dir }
 
-// Config is everything that `log-bridge tail` is told.
+// Config is everything that `log-bridge tail` is told to do.
 type Config struct {
 	// Roots hold a tree for each container: Root/CONTAINER/path. The first holds the
 	// state and is where Files and Dirs are made. Default: Root.
 	Roots []string
-	// State is the folder of the checkpoint; default: StateDir of the first root.
+	// State is the directory of the checkpoint; default: StateDir of the first root.
 	State string
 	// Views come before the roots: a path that a view covers is looked for there
 	// only, and the deepest view that covers it wins.
 	Views []View
 	// FromEnd lists directories, as the sidecar sees them, that outlive the pod: a
-	// file beneath that exists when the sidecar first starts is followed from its
+	// file below it that exists when the sidecar first starts is followed from its
 	// end as it is then.
 	FromEnd []string
 	// Files are made, empty and writable by anybody, before ready succeeds.
@@ -69,7 +69,7 @@ type Config struct {
 	// Grace is how long the draining after SIGTERM may take; 0 is as long as it
 	// takes (the kubelet's SIGKILL then is the end).
 	Grace time.Duration
-	// Stats is the time between two lines on stderr that tell what was delivered; 0 is
+	// Stats is the time between two lines on stderr that report what was delivered; 0 is
 	// never.
 	Stats time.Duration
 	// Stdout and Stderr are the sources whose lines go there. At least one exists.
@@ -200,7 +200,7 @@ func Flags(fs *flag.FlagSet) *Config {
 }
 
 // ParseTail reads the arguments behind the word `tail`. It returns flag.ErrHelp
-// after it wrote the help text to usage. Other errors are sentences.
+// after it wrote the help text to usage. Other errors are messages for the user.
 func ParseTail(args []string, usage io.Writer) (Config, error) {
 	fs := flag.NewFlagSet("tail", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)

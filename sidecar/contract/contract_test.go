@@ -117,7 +117,7 @@ func TestLookup(t *testing.T) {
 	}
 }
 
-// Each annotation that the sidecar is told of has its flag, and a flag of a word for
+// Each annotation that is passed to the sidecar has its flag, and a flag of a word for
 // each word of the annotation.
 func TestTableNamesFlags(t *testing.T) {
 	fs := flag.NewFlagSet("tail", flag.ContinueOnError)
@@ -192,7 +192,7 @@ func TestWrongArguments(t *testing.T) {
 }
 
 // FuzzEntries: what is read is written such that it is read as the same, and what is
-// refused is refused with a sentence.
+// refused is refused with a message.
 func FuzzEntries(f *testing.F) {
 	for _, v := range []string{"/app/app.log", "app:/a/**/[x], /b", "a:b:/c", "/dev/stdout", "..", "/[[]", "/\\*"} {
 		f.Add(v)

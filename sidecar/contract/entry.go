@@ -39,7 +39,7 @@ func (e Entry) Dir() string {
 }
 
 // MaxEntries is how many entries an annotation may have. More could be written into one
-// than a webhook can look at in the time that it has.
+// than a webhook can examine in the time that it has.
 const MaxEntries = 250
 
 // MaxValue is how many bytes an entries annotation may have. All annotations of a pod have
@@ -50,7 +50,7 @@ const MaxValue = 32 << 10
 const maxPath = 4096
 
 // ParseEntries reads the value of an entries annotation: entries separated by
-// commas or newlines. Its errors are sentences that name the remedy; the caller
+// commas or newlines. Its errors are messages that name the remedy; the caller
 // puts the annotation's key before them.
 func ParseEntries(value string) ([]Entry, error) {
 	if len(value) > MaxValue {
@@ -126,7 +126,7 @@ func ParseEntry(s string) (Entry, error) {
 	if !strings.HasPrefix(e.Pattern, "/") {
 		return Entry{}, fmt.Errorf("%q is not an absolute path; write the whole path, such as /app/%s", Brief(e.Pattern), Brief(strings.TrimLeft(path.Base("/"+e.Pattern), "/")))
 	}
-	// A shell takes it for an escape, Linux for a letter. A sentence now is better than the
+	// For a shell it is an escape, for Linux a letter. A message now is better than the
 	// wrong one of the two in silence.
 	if strings.Contains(e.Pattern, `\`) {
 		return Entry{}, fmt.Errorf("%q holds a backslash; write [[] for a bracket, [*] for an asterisk, and ? for a backslash that is part of a name", Brief(e.Pattern))
@@ -178,7 +178,7 @@ func isLabel(s string) bool {
 	return true
 }
 
-// Covers says whether path p is dir or lies beneath it, by path components:
+// Covers says whether path p is dir or is below it, by path components:
 // /var/log does not cover /var/log2.
 func Covers(dir, p string) bool {
 	return dir == "/" || p == dir || strings.HasPrefix(p, dir+"/")

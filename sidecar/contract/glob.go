@@ -46,13 +46,13 @@ func shellClasses(part string) string {
 	return string(b)
 }
 
-// Reaches says whether the pattern may match something at or beneath a directory of the container.
+// Reaches says whether the pattern may match something at or below a directory of the container.
 func (e Entry) Reaches(dir string) bool {
 	parts, names := components(e.Pattern), components(dir)
 	// reach[i] says that the rest of the names may be matched by the parts from i on.
 	reach := make([]bool, len(parts)+1)
 	for i := range reach {
-		reach[i] = true // no name is left: what the parts match is beneath
+		reach[i] = true // no name is left: what the parts match is below
 	}
 	for j := len(names) - 1; j >= 0; j-- {
 		hidden := strings.HasPrefix(names[j], ".")
@@ -134,7 +134,7 @@ func classLength(s string) int {
 const mostBraces = 16
 
 // expand writes each alternative of the braces in s out, most at the most. ok is false if there are more. The error is a
-// sentence without its subject.
+// message without its subject.
 func expand(s string, most int) (all []string, ok bool, err error) {
 	if strings.Count(s, "{") > mostBraces {
 		return nil, true, fmt.Errorf("has more than %d braces; write fewer, or a glob", mostBraces)

@@ -34,7 +34,7 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-// TestReaches: beneath which directories a pattern may match something.
+// TestReaches: below which directories a pattern may match something.
 func TestReaches(t *testing.T) {
 	for _, test := range []struct {
 		pattern, dir string
@@ -63,7 +63,7 @@ func TestReaches(t *testing.T) {
 func TestBraces(t *testing.T) {
 	for _, test := range []struct {
 		value string
-		want  []string // paths, or one sentence
+		want  []string // paths, or one message
 	}{
 		{"/a/{x,y}.log", []string{"/a/x.log", "/a/y.log"}},
 		{"/a/{x,y}.log,/b.log", []string{"/a/x.log", "/a/y.log", "/b.log"}},
@@ -112,7 +112,7 @@ func TestBracesAreBounded(t *testing.T) {
 	}
 }
 
-// FuzzGlob: what is taken is clean and has one meaning: each entry reads back as itself, matches only beneath
+// FuzzGlob: what is accepted is clean and has one meaning: each entry reads back as itself, matches only below
 // directories that it reaches, and as filepath.Match says where that has the same grammar.
 func FuzzGlob(f *testing.F) {
 	for _, s := range []string{"/a/*.log", "/{a,b}/[!x]?", "/a/**/b", "/[[!]", "/a{,b,{c,d}}", "/[a-", "/[^a]", "/{"} {

@@ -11,7 +11,7 @@ import "path"
 
 // Names of things in a pod.
 const (
-	// Prefix is what every annotation of ours starts with.
+	// Prefix is what each of our annotations starts with.
 	Prefix = "log-bridge.dev/"
 	// Container is the name of the sidecar container.
 	Container = "log-bridge"
@@ -38,10 +38,10 @@ const (
 	// a mount point cannot be made inside a read-only mount. Views say where a
 	// container sees them.
 	VolumesRoot = "/log-bridge-volumes"
-	// StateDir, a folder of the root, holds the checkpoint and the ready file. No
+	// StateDir, a directory of the root, holds the checkpoint and the ready file. No
 	// container name starts with a dot, so it cannot collide with a container's tree.
 	StateDir = ".log-bridge"
-	// BinDir, a folder of the root, holds the sidecar's copy of itself, which the
+	// BinDir, a directory of the root, holds the sidecar's copy of itself, which the
 	// seeding containers run.
 	BinDir = ".bin"
 	// BinName is the name of that copy.
@@ -50,12 +50,12 @@ const (
 	// the container runs, may be executed but not read: the kernel lets no other process
 	// of the same user look into such a process, from its very start.
 	ReadableProgram = "/bin/log-bridge.readable"
-	// TokenDir, a folder of the root, stays empty. It is mounted where the API
+	// TokenDir, a directory of the root, stays empty. It is mounted where the API
 	// server would otherwise mount a service-account token.
 	TokenDir = ".token"
-	// SeedDir, a folder at the top of a seeded container's tree (Root/C/SeedDir), holds
+	// SeedDir, a directory at the top of a seeded container's tree (Root/C/SeedDir), holds
 	// what a seeding container is still copying and its list of the files it
-	// seeded. Application containers mount only folders beside it; the sidecar
+	// seeded. Application containers mount only directories beside it; the sidecar
 	// never follows a file in it.
 	SeedDir = ".log-bridge"
 	// TokenPath is where the ServiceAccount admission plugin mounts the token,
@@ -63,7 +63,7 @@ const (
 	TokenPath = "/var/run/secrets/kubernetes.io/serviceaccount"
 )
 
-// DirMode is the mode of a folder that the sidecar makes for an application
+// DirMode is the mode of a directory that the sidecar makes for an application
 // directory: writable for any user, setgid so that new files carry a group the
 // sidecar can read, and sticky where the directory is sticky everywhere.
 // The bits are those of chmod(2), not of io/fs.

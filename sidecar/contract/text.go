@@ -7,7 +7,7 @@ import (
 )
 
 // File names, annotations and the messages of a cluster are text that strangers choose. In a terminal, a
-// newline in it looks like a line of ours, an escape sequence rewrites what is there, and characters
+// newline in it looks like one of our lines, an escape sequence rewrites what is there, and characters
 // that reorder or hide text make one name look like another. Line and Word make such text harmless.
 
 // Deceives says whether a character is not shown as itself: control characters (C0, DEL and C1),

@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// hostile are names that try to be more than a name.
+// hostile are names that try to pass for more than a name.
 var hostile = []string{
 	"x\nlog-bridge: the checkpoint is writable again", "\x1b[2J\x1b[31m", "\r\x08\x7f\x00\t",
 	"\u0085\u009b31m", "\u2028\u2029", "\u202egol.\u2066x\u2069", "app\u200b.log\ufeff", "\u00ad\u034f\u061c\u3164\uffa0\u115f",

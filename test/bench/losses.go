@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A scene is something that happens to a log of numbered lines. Whoever follows it should deliver
+// A scene is something that happens to a log of numbered lines. A follower should deliver
 // each line once.
 type scene struct {
 	what string

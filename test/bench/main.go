@@ -151,7 +151,7 @@ func peers(sidecar, busybox, nxadm string) []peer {
 	}
 }
 
-// followers are the peers that go on when a file grows.
+// followers are the peers that keep following as a file grows.
 var followers = []string{ours, "tail, busybox", "tail, GNU", "nxadm/tail"}
 
 func figures(long, idling time.Duration) []figure {

@@ -74,7 +74,7 @@ func runBuild(ctx context.Context, flags *flag.FlagSet, args []string) error {
 	defer b.close()
 
 	command := []string{"bud", "--quiet", "--isolation=chroot", "--layers", "--pull-never", "--platform=" + *platform, "--file=" + *file, "--tag=" + *tag,
-		// Debian's buildah knows it in a FROM only if it is told.
+		// Debian's buildah needs it as an argument to use it in a FROM.
 		"--build-arg=BUILDPLATFORM=linux/" + runtime.GOARCH}
 	bases, err := basesOf(*file, buildArgs)
 	if err != nil {
@@ -210,7 +210,7 @@ func (b builder) close() { os.RemoveAll(b.run) }
 
 // buildah runs in process and mount namespaces of its own, so that it leaves no process and no mount when it is killed.
 func (b builder) buildah(ctx context.Context, args ...string) error {
-	// It keeps a cache in the folder of the machine's own images, wherever its storage is.
+	// It keeps a cache in the directory of the machine's own images, wherever its storage is.
 	const own = "/var/lib/containers"
 	if err := os.Mkdir(own, 0o755); err == nil {
 		defer os.Remove(own)

@@ -17,7 +17,7 @@ import (
 // A check is something that a usable cluster fulfils.
 type check struct {
 	what  string // as in "waited until …"
-	blame string // the component whose log tells why it does not
+	blame string // the component whose log says why it does not
 	try   func() error
 }
 

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// TestCluster tells the life of a cluster three times: it starts and works, and ends by down after its first process was
+// TestCluster runs a cluster three times: it starts and works, and ends by down after its first process was
 // killed, by the death of the up that stays in the foreground, and by the end of that up's stdin. Nothing is left each time.
 func TestCluster(t *testing.T) {
 	needRootOnDebian(t)

@@ -24,7 +24,7 @@ const (
 	apiPort        = "6443"
 )
 
-// The node's own view of the folders that the configuration names.
+// The node's own view of the directories that the configuration names.
 const (
 	configDir = "/var/lib/kubernetes"
 	logDir    = "/var/log"

@@ -35,10 +35,10 @@ type imageConfig struct {
 	User       string `json:",omitempty"`
 }
 
-// An entry is a folder, a link or a copy of a file.
+// An entry is a directory, a link or a copy of a file.
 type entry struct {
 	path string // in the image
-	mode int64  // permission bits: of a folder; of a file, 0 for those it has on this machine
+	mode int64  // permission bits: of a directory; of a file, 0 for those it has on this machine
 	link string // where a link points to
 	file string // the file of this machine that is copied
 	text string // or else the content
@@ -167,7 +167,7 @@ func writeLayer(w io.Writer, entries []entry) error {
 
 const searchPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// busyboxEntries are a small system: a shell and its usual commands, users and a folder for temporary files.
+// busyboxEntries are a small system: a shell and its usual commands, users and a directory for temporary files.
 func busyboxEntries() ([]entry, error) {
 	busybox, err := busyboxPath()
 	if err != nil {

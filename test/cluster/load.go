@@ -80,7 +80,7 @@ func (c cluster) load(archives []string) error {
 }
 
 // awaitImages waits until the part of containerd that the kubelet talks to has noticed the images, which it marks with a
-// label. A pod that comes earlier would wait ten seconds for its next try.
+// label. A pod that starts earlier would wait ten seconds for its next attempt.
 func (c cluster) awaitImages(names []string) error {
 	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		line, err := c.enter("ctr", "--namespace=k8s.io", "images", "list", "--quiet", `labels."io.cri-containerd.image"==managed`)

@@ -6,7 +6,7 @@
 // The node lives in Linux namespaces of its own (processes, mounts, network, host name, cgroups), whose
 // first process supervises it. So it changes nothing of the machine's mounts, network, firewall and kernel settings,
 // several clusters may run side by side, and the kernel itself ends all that runs in one when its first process dies,
-// however it dies. What remains is a folder and empty cgroups; down removes them, and so does the next up.
+// however it dies. What remains is a directory and empty cgroups; down removes them, and so does the next up.
 package main
 
 import (

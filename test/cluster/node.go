@@ -56,7 +56,7 @@ func runNode(ctx context.Context, args []string) error {
 		return err
 	}
 	reports := os.NewFile(reportFile, "reports")
-	// When up has died, nobody listens, and the lifeline ends too.
+	// When up has died, nothing listens, and the lifeline ends too.
 	tell := func(r report) { _ = json.NewEncoder(reports).Encode(r) }
 	err := n.run(ctx, tell)
 	if err != nil {
@@ -174,7 +174,7 @@ var tunables = map[string]string{
 	"kernel/keys/root_maxbytes": "25000000",
 }
 
-// mount gives the node its own view of the file system: the machine's, but for the folders that its programs write to.
+// mount gives the node its own view of the file system: the machine's, but for the directories that its programs write to.
 func (n node) mount() error {
 	cgroups, err := hierarchies()
 	if err != nil {
@@ -195,7 +195,7 @@ func (n node) mount() error {
 		{"proc", "/proc", "proc", plain, ""},
 		{"sysfs", "/sys", "sysfs", plain, ""},
 		{"tmpfs", "/run", "tmpfs", syscall.MS_NOSUID | syscall.MS_NODEV, "mode=755"},
-		// The file, not its folder: it can then be started also after it was removed from the cache.
+		// The file, not its directory: it can then be started also after it was removed from the cache.
 		{n.Kube, program, "", syscall.MS_BIND, ""},
 		{filepath.Join(n.Dir, "log"), logDir, "", syscall.MS_BIND, ""},
 		// Last, since it may hide the sources of the others.

@@ -43,7 +43,7 @@ func runPack(flags *flag.FlagSet, args []string) error {
 	return i.write(*output)
 }
 
-// lastStage reads the instructions after the last FROM. What is copied from another stage is taken from the folder, by
+// lastStage reads the instructions after the last FROM. What is copied from another stage is taken from the directory, by
 // its last name.
 func lastStage(dockerfile, folder string) (image, error) {
 	text, err := os.Open(dockerfile)

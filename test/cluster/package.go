@@ -127,7 +127,7 @@ func busyboxPath() (string, error) {
 	return file, nil
 }
 
-// isStatic tells whether a file is a program that needs no shared libraries.
+// isStatic reports whether a file is a program that needs no shared libraries.
 func isStatic(file string) bool {
 	data, err := os.ReadFile(file)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// A cluster is a name and the one folder that holds everything it keeps on disk:
+// A cluster is a name and the one directory that holds everything it keeps on disk:
 //
 //	record       the process that it lives in
 //	kubeconfig   for its administrator
@@ -42,7 +42,7 @@ func (c cluster) path(elem ...string) string {
 	return filepath.Join(append([]string{c.dir}, elem...)...)
 }
 
-// id differs from that of any other cluster on the machine, also of one with the same name in another folder.
+// id differs from that of any other cluster on the machine, also of one with the same name in another directory.
 func (c cluster) id() string {
 	return fmt.Sprintf("log-bridge-cluster-%s-%x", c.name, sha256.Sum256([]byte(c.dir)))[:len("log-bridge-cluster--")+len(c.name)+8]
 }

@@ -17,7 +17,7 @@ import (
 // everything that it is compiled from.
 type tool struct {
 	name   string
-	module string // folder in the checkout
+	module string // directory in the checkout
 	pkg    string
 	also   []string // further names of the program
 	flags  []string
@@ -70,7 +70,7 @@ func toolPath(ctx context.Context, name string) (string, error) {
 	return "", fmt.Errorf("tool: unknown tool %q; use kubectl, helm, helm3, collector, golangci-lint or busybox", name)
 }
 
-// build returns the folder that holds the tool, after compiling it if need be.
+// build returns the directory that holds the tool, after compiling it if need be.
 func (t tool) build(ctx context.Context) (string, error) {
 	root, err := checkout()
 	if err != nil {
@@ -166,7 +166,7 @@ func (t tool) key(module string) (string, error) {
 	return fmt.Sprintf("%x", hash.Sum(nil))[:12], nil
 }
 
-// checkout finds the folder of the repository, from the current folder upward.
+// checkout finds the directory of the repository, from the current directory upward.
 func checkout() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {

@@ -28,8 +28,8 @@ func (c cluster) up(ctx context.Context, foreground bool) error {
 	}
 	defer release()
 	if foreground {
-		// Whoever started this, a test above all, may die at any time, and stdin ends with it. So may the readers of
-		// stdout and stderr, and a word to nobody must not end this program before it has cleaned up.
+		// The process that started this, usually a test, may die at any time, and stdin ends with it. So may the readers of
+		// stdout and stderr, and a message that nobody reads must not end this program before it has cleaned up.
 		signal.Ignore(syscall.SIGPIPE)
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithCancel(ctx)

@@ -9,7 +9,7 @@ import (
 )
 
 // The mode cert-manager, against cert-manager's own controllers: the certificate is made, the
-// caBundle filled, and a certificate that is made anew is taken over with no pod that misses the
+// caBundle filled, and a renewed certificate is loaded without a pod that misses the
 // sidecar. To compile them takes minutes, so this is not part of make test; see make cert-manager.
 func TestCertManager(t *testing.T) {
 	if os.Getenv("E2E_CERT_MANAGER") == "" {

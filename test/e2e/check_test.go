@@ -37,7 +37,7 @@ func plugin(t *testing.T, kubeconfig string, args ...string) (string, int) {
 	return out.String(), cmd.ProcessState.ExitCode()
 }
 
-// told waits until the check of a namespace tells all of this, and ends with that exit code.
+// told waits until the check of a namespace reports all of this, and ends with that exit code.
 func told(t *testing.T, ns string, code int, want ...string) string {
 	t.Helper()
 	last := ""
@@ -150,7 +150,7 @@ func TestCheckFindsWebhook(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		// Nobody mends the caBundle now, and the pods say what they miss.
+		// Nothing repairs the caBundle now, and the pods say what is missing.
 		kubectl(t, "delete", "clusterrolebinding", "log-bridge")
 		kubectl(t, "patch", "mutatingwebhookconfiguration", "log-bridge", "--type=json", "--patch", `[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]`)
 		told(t, ns, 1, "MutatingWebhookConfiguration/log-bridge: has mistakes\n  mistake LB0802: ", "the webhook does not inject")
@@ -217,12 +217,12 @@ func TestCheckRights(t *testing.T) {
 		out, code := plugin(t, reader, "check", "--cluster", "--all-namespaces")
 		return code != 2 && !strings.Contains(out, "LB0809") && !strings.Contains(out, "not looked at") && strings.Contains(out, "the webhook injects"), fmt.Sprint(code, "\n", out)
 	})
-	// In another namespace, it may not try the dry run.
+	// In another namespace, it may not do the dry run.
 	if out, code := plugin(t, reader, "check", "--cluster"); code != 0 || !strings.Contains(out, "namespace "+ns+": probe: has warnings\n  warning LB0809: ") {
 		t.Errorf("exit code %d:\n%s", code, out)
 	}
 
-	// Somebody who may do all in a namespace of theirs: the dry run there tells enough.
+	// A user who may do everything in their own namespace: the dry run there is enough.
 	owner := account("owner")
 	kubectl(t, "-n", ns, "create", "rolebinding", "owner", "--clusterrole=admin", "--serviceaccount="+ns+":owner")
 	eventually(t, "a check by the owner of a namespace", func() (bool, string) {

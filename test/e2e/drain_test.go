@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// kubectl drain evicts an injected pod only when it is told that the emptyDir may go, as README.md
+// kubectl drain evicts an injected pod only if told that the emptyDir may be deleted, as README.md
 // says, and then no line is lost: the sidecar outlives the application and reads its log to the end.
 func TestDrain(t *testing.T) {
 	ns := namespace(t)

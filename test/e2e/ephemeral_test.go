@@ -33,7 +33,7 @@ func ephemeral(t *testing.T, ns, pod string) int64 {
 // the kubelet counts too. What is seeded counts as well.
 //
 // The same pod whose sidecar is given next to nothing is evicted: the kubelet has measured by then,
-// so the others are not alive for want of a look.
+// so the others are not alive just because it did not measure.
 func TestEphemeralStorageLimit(t *testing.T) {
 	ns := namespace(t)
 	pod := func(name, annotations, file string) string {

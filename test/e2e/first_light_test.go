@@ -127,7 +127,7 @@ func podAsMade(namespace string) (string, error) {
 	return string(text), nil
 }
 
-// A pod without the annotation is as it was before the chart came, also while the
+// A pod without the annotation is as it was before the chart was installed, also while the
 // webhook is down.
 func TestUntouched(t *testing.T) {
 	needCluster(t)
@@ -293,7 +293,7 @@ spec:
 	}
 }
 
-// A mistake is told where the user looks.
+// A mistake is reported where the user looks.
 func TestMistake(t *testing.T) {
 	ns := namespace(t)
 	apply(t, ns, strings.Replace(plainDeployment, "labels: {app: plain}\n    spec", "labels: {app: plain}\n      annotations: {log-bridge.dev/files: app.log}\n    spec", 1))

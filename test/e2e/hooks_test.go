@@ -110,7 +110,7 @@ func (h *hooks) configureAgain(t *testing.T, reinvocation, name, ns, path string
 	hook["clientConfig"] = map[string]any{"url": "https://127.0.0.1:" + h.port + path, "caBundle": h.ca}
 	hook["namespaceSelector"] = map[string]any{"matchLabels": map[string]any{"kubernetes.io/metadata.name": ns}}
 	if !slices.Contains([]string{"/works", "/panics", "/slow", "/429", "/503"}, path) {
-		// What is not ours looks at all pods.
+		// Webhooks other than ours see all pods.
 		delete(hook, "matchConditions")
 		hook["reinvocationPolicy"] = reinvocation
 		hook["name"] = strings.TrimPrefix(path, "/") + ".example.com"
@@ -131,7 +131,7 @@ func (h *hooks) configureAgain(t *testing.T, reinvocation, name, ns, path string
 	})
 }
 
-// post sends a pod to the API server as it stands, byte for byte, as a dry run. It returns
+// post sends a pod to the API server unchanged, byte for byte, as a dry run. It returns
 // the pod that the API server would make, or the error.
 func post(t *testing.T, ns, pod string) (string, error) {
 	t.Helper()

@@ -91,7 +91,7 @@ spec:
 	equalLines(t, got, []string{want})
 }
 
-// What the image has in a log directory is there as before: files, links, folders and their modes.
+// What the image has in a log directory is there as before: files, links, directories and their modes.
 func TestSeededDirectory(t *testing.T) {
 	ns := namespace(t)
 	const show = `cd /var/log/app; find . | sort; readlink link; cat old/app.log.0 README; stat -c '%A %n' README old/app.log.0`
@@ -116,8 +116,8 @@ spec:
 	equalLines(t, lines(t, "the appended line", atLeast(1), "-n", ns, "after", "-c", "log-bridge"), []string{"new"})
 }
 
-// An image whose log is a link to its stdout, as nginx has it: that goes on working, and the sidecar
-// says that there is nothing to bridge.
+// An image whose log is a link to its stdout, as with nginx: it keeps working, and the sidecar
+// says that there is nothing to deliver.
 func TestLinkToStdout(t *testing.T) {
 	ns := namespace(t)
 	apply(t, ns, `
@@ -350,7 +350,7 @@ spec: {limits: [{type: Container, min: {cpu: 50m}}]}
 	}
 }
 
-// Volumes of the user: a claim with subPathExpr, whose folder the user's own init container makes, a
+// Volumes of the user: a claim with subPathExpr, whose directory the user's own init container makes, a
 // volume mounted in another, and a directory of the node, of which older lines are not repeated.
 func TestVolumes(t *testing.T) {
 	ns := namespace(t)
@@ -521,7 +521,7 @@ spec:
 			}
 		}
 	}
-	// The sidecar has no shell to look with, but its process can be looked at from the node.
+	// The sidecar has no shell, but its process can be inspected from the node.
 	id := sidecarID(t, ns, "trusted")
 	listed, err := output(command(bed.cluster, "exec", "--name", clusterName(), "--", "sh", "-c",
 		`ls -A /proc/$(ctr -n k8s.io tasks list | awk -v id=`+id+` '$1 == id {print $2}')/root`+where))
@@ -691,7 +691,7 @@ spec:
 	}
 }
 
-// TestGlobs: classes and alternatives mean the same to the webhook, which mounts the volumes beneath them, and to the
+// TestGlobs: classes and alternatives mean the same to the webhook, which mounts the volumes below them, and to the
 // sidecar.
 func TestGlobs(t *testing.T) {
 	ns := namespace(t)

@@ -6,7 +6,7 @@ import (
 )
 
 // The kernel counts inotify instances by user on the whole node. An application that needs all of its user's has them,
-// although its sidecar, of the same user, was there first: the sidecar gives its own back, says so, and goes on
+// although its sidecar, of the same user, was there first: the sidecar gives its own back, says so, and continues
 // by polling. Another pod, whose user its image decides, does not notice.
 func TestInotifyIsLeftToTheApplication(t *testing.T) {
 	ns := namespace(t)

@@ -2,7 +2,7 @@ package e2e
 
 import "testing"
 
-// On a node that mounts the kubelet's folder noexec, directories are seeded and lines come; only the
+// On a node that mounts the kubelet's directory noexec, directories are seeded and lines come; only the
 // application's own programs in a shared directory do not start there, as docs/sharing.md says.
 func TestNoexec(t *testing.T) {
 	ns := namespace(t)

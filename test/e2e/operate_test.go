@@ -89,7 +89,7 @@ func TestPrePull(t *testing.T) {
 }
 
 // An upgrade of the chart, with images and values of another version, touches no running pod. One
-// that the previous version has injected keeps its sidecar, which goes on even when it is killed
+// that the previous version has injected keeps its sidecar, which continues even after it was killed
 // afterwards; a new pod gets the new one.
 func TestUpgradeKeepsPods(t *testing.T) {
 	ns := namespace(t)
@@ -135,7 +135,7 @@ spec:
 	}
 	apply(t, ns, app("old"))
 	kubectl(t, "-n", ns, "rollout", "status", "deployment/old", "--timeout=180s")
-	// All that tells a pod from its successor, and its containers from theirs.
+	// Everything that distinguishes a pod from its successor, and its containers from theirs.
 	state := func() string {
 		return kubectl(t, "-n", ns, "get", "pods", "-l", "app=old", "-o", `jsonpath={range .items[*]}{.metadata.uid} {.metadata.annotations.log-bridge\.dev/status} {.spec.initContainers[*].image} {.spec.initContainers[*].resources.requests.cpu} {.status.initContainerStatuses[*].containerID} {.status.containerStatuses[*].containerID}{"\n"}{end}`)
 	}
@@ -186,7 +186,7 @@ spec:
 }
 
 // Two releases of the chart in one cluster: one injects and says which it is, the other leaves its pods
-// alone and names it, and the check tells of both.
+// alone and names it, and the check reports both.
 func TestTwoReleases(t *testing.T) {
 	ns := namespace(t)
 	another(t, ns, "--set", "webhook.replicas=1")

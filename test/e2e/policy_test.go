@@ -41,7 +41,7 @@ func workload(kind, outer, inner string) string {
 	return fmt.Sprintf("apiVersion: %s\nkind: %s\nmetadata: {name: x, annotations: %s}\nspec: {%s%s}\n", version, kind, outer, selector, template)
 }
 
-// A mistake in an annotation is told at kubectl apply of any workload. It needs no
+// A mistake in an annotation is reported at kubectl apply of any workload. It needs no
 // webhook.
 func TestMistakeToldAtApply(t *testing.T) {
 	ns := namespace(t)
@@ -83,7 +83,7 @@ func TestMistakeToldAtApply(t *testing.T) {
 		`{log-bridge.dev/files: /a, log-bridge.dev/inject: "no"}`:                  `log-bridge.dev/inject: "no" is none of true, false`,
 		`{log-bridge.dev/files: "/a.log,\n app : /b/*.log ,\n/c/**/[a-z]?.log"}`:   "",
 		`{log-bridge.dev/files: "/with:colon", log-bridge.dev/memory-limit: 64Mi}`: "",
-		// The webhook leaves these alone, so nobody is to be bothered.
+		// The webhook leaves these alone, so there must be no warning.
 		`{log-bridge.dev/files: app.log, log-bridge.dev/inject: "false"}`: "",
 		`{log-bridge.dev/mount: folder}`:                                  "",
 	} {
@@ -135,7 +135,7 @@ metadata: {name: x, annotations: {log-bridge.dev/files: /app/app.log}}
 spec: {containers: [{name: app, image: x}]}
 `
 
-// An annotated pod that nobody injected is told of, in words that say whose fault it is.
+// An annotated pod without the sidecar is reported, with a message that says whose fault it is.
 func TestMissingSidecarTold(t *testing.T) {
 	ns := namespace(t)
 	const words = "was admitted without the sidecar"

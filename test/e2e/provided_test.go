@@ -108,7 +108,7 @@ func TestProvidedCertificates(t *testing.T) {
 		})
 	}
 	check("the end that is near", "namespace "+ns+": Pod/another-log-bridge-", "warning LB0804: its certificate, or the authority that signed it, ends ", "the webhook injects")
-	// One that was never trusted: with a caBundle that it knows, the API server goes on with the connection
+	// One that was never trusted: with a caBundle that it knows, the API server keeps using the connection
 	// that it has, whatever certificate would be shown now.
 	_, thirdPEM, _ := authority{}.issue(t, 365*24*time.Hour)
 	trust(thirdPEM)
@@ -121,7 +121,7 @@ func TestProvidedCertificates(t *testing.T) {
 }
 
 // probing creates annotated pods as dry runs, one after the other, until stop is called, which
-// tells how many came without the sidecar or not at all.
+// reports how many came without the sidecar or not at all.
 func probing(t *testing.T, ns string) (count func() int, stop func() (bare int, trouble []string, total int)) {
 	t.Helper()
 	api := directly(t)

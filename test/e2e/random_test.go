@@ -16,7 +16,7 @@ import (
 )
 
 // Whatever the API server accepts without our annotations, it accepts with them: either
-// injected, with no lower QoS class, or refused by our webhook with a numbered sentence.
+// injected, with no lower QoS class, or refused by our webhook with a numbered message.
 func TestRandomPodsAreAccepted(t *testing.T) {
 	ns := namespace(t)
 	const pods = 200

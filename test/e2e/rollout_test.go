@@ -68,7 +68,7 @@ func TestRolloutUnderLoad(t *testing.T) {
 	start := time.Now()
 	kubectl(t, "-n", "log-bridge", "rollout", "restart", "deployment/log-bridge")
 	kubectl(t, "-n", "log-bridge", "rollout", "status", "deployment/log-bridge", "--timeout=120s")
-	// The old pods are still ending: the load goes on until they are gone.
+	// The old pods are still ending: the load continues until they are gone.
 	eventually(t, "two pods", func() (bool, string) {
 		out := kubectl(t, "-n", "log-bridge", "get", "pods", "-l", "app.kubernetes.io/component=webhook", "-o", "name")
 		return len(regexp.MustCompile(`pod/`).FindAllString(out, -1)) == 2, out

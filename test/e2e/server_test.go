@@ -38,7 +38,7 @@ func hold(t *testing.T, program, address string, args ...string) (end func()) {
 	}
 }
 
-// Whoever reaches the webhook's port, or may create pods, does not end its pods with the chart's limits, and an
+// A client that reaches the webhook's port, or may create pods, cannot kill its pods within the chart's limits, and an
 // annotated pod gets the sidecar meanwhile.
 func TestHostileLoad(t *testing.T) {
 	ns := namespace(t)
@@ -137,7 +137,7 @@ func TestOwnConfigurationOnly(t *testing.T) {
 	}
 }
 
-// With webhook.clientCA, the API server is served by its client certificate, and nobody else is. The chart's
+// With webhook.clientCA, the API server is accepted because of its client certificate, and nobody else is. The chart's
 // NetworkPolicy is there too: Kubernetes takes it, though this cluster's network does not enforce it.
 func TestClientCertificates(t *testing.T) {
 	ns := namespace(t)

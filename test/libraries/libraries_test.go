@@ -1,5 +1,5 @@
 // Package libraries runs real logging libraries, which rotate as they do it, against the real
-// sidecar, with each way of sharing a file. What is seen here stands in docs/rotation.md.
+// sidecar, with each way of sharing a file. docs/rotation.md has the results.
 //
 // Those of Go and Python run with all tests. LIBRARIES=all, or make libraries, adds those of Java
 // (Debian's packages) and of Node.js (npm).
@@ -45,9 +45,9 @@ const (
 	each outcome = "each"
 	// ownLoss: the library itself drops lines, since it cannot rotate. What it wrote is delivered once.
 	ownLoss outcome = "own loss"
-	// firstFile: the library goes on in files of other names, which are not shared.
+	// firstFile: the library continues in files with other names, which are not shared.
 	firstFile outcome = "first file"
-	// unreadLoss: the library copies the file out of sight and truncates it. What was not read by then is lost.
+	// unreadLoss: the library copies the file where the sidecar does not see it, and truncates it. What was not read by then is lost.
 	unreadLoss outcome = "unread loss"
 )
 

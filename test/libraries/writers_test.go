@@ -52,7 +52,7 @@ var goWriters = map[string]func(file string, count int) error{
 }
 
 // line is a line of about 1,000 bytes that has nothing in common with the others: a file that is truncated and grows again is
-// told by the bytes before the place that was reached.
+// noticed by the bytes before the offset.
 func line(i int) string {
 	return fmt.Sprintf("line %d %.990s", i, strings.Repeat(strconv.Itoa(i), 990))
 }

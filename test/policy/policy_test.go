@@ -1,4 +1,4 @@
-// Package policy compares the chart's policy that tells mistakes with the webhook, by generated
+// Package policy compares the chart's policy that reports mistakes with the webhook, by generated
 // annotations: with the API server's own evaluation of policies, and with the webhook's program.
 // It is a Go module of its own, so that the product does not depend on the API server.
 //
@@ -91,7 +91,7 @@ func deployment(name string, annotations map[string]string) map[string]any {
 			"containers": []any{map[string]any{"name": "app", "image": "i"}, map[string]any{"name": "a-1", "image": "i"}}}}}}
 }
 
-// says are the sentences of the policy about an object.
+// says are the messages of the policy about an object.
 func says(t *testing.T, policy validating.Validator, object map[string]any) []string {
 	t.Helper()
 	kind := schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"}
@@ -208,8 +208,8 @@ func generated(r *rand.Rand) map[string]string {
 	return all
 }
 
-// TestPolicyIsNotStricter: what the policy tells, the webhook refuses, and most of what the webhook
-// refuses by an annotation alone, the policy tells.
+// TestPolicyIsNotStricter: the webhook refuses what the policy reports, and most of what the webhook
+// refuses because of an annotation alone, the policy reports.
 func TestPolicyIsNotStricter(t *testing.T) {
 	policy := mistakes(t)
 	r := rand.New(rand.NewPCG(1, 2))
@@ -252,7 +252,7 @@ func TestPolicyIsNotStricter(t *testing.T) {
 	}
 }
 
-// TestPolicyIsBounded: a value costs the API server no more than its length, and a sentence quotes a
+// TestPolicyIsBounded: a value costs the API server no more than its length, and a message quotes a
 // part of it only. It ends within the API server's budget for the cost of a policy.
 func TestPolicyIsBounded(t *testing.T) {
 	policy := mistakes(t)

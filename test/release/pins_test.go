@@ -1,4 +1,4 @@
-// Package release tests what a release is made of: what the scripts and the workflow beside it take from elsewhere.
+// Package release tests the inputs of a release: what the scripts and the workflow take from elsewhere.
 package release
 
 import (

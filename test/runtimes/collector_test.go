@@ -59,7 +59,7 @@ func collected(t *testing.T, output string) (records []record) {
 	return records
 }
 
-// A collector on the node finds the bridged lines, and tells where they come from.
+// A collector on the node finds the delivered lines, and says where they come from.
 func TestCollector(t *testing.T) {
 	ns := startPod(t)
 	write(t, ns, text(oddLines()))
@@ -84,7 +84,7 @@ func TestCollector(t *testing.T) {
 	compare(t, "OpenTelemetry Collector", lines, "v0.160.0")
 }
 
-// What examples/fluentd says is tried without fluentd: the API server takes its objects, and its expressions match the
+// What examples/fluentd says is tested without fluentd: the API server accepts its objects, and its expressions match the
 // names and lines that a node has.
 func TestFluentdExample(t *testing.T) {
 	ns := startPod(t)

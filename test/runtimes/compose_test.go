@@ -46,7 +46,7 @@ func TestDockerCompose(t *testing.T) {
 	want := bed.Run(t, "cat", "/var/lib/docker/volumes/example_logs/_data/app.log")
 	testbed.EqualLines(t, testbed.SplitLines(have), testbed.SplitLines(want))
 
-	// Started again, it goes on where it was.
+	// Started again, it continues where it was.
 	compose("start")
 	next := len(testbed.SplitLines(want)) + 1
 	testbed.Eventually(t, "a line after the restart", func() (bool, string) {

@@ -51,7 +51,7 @@ func text(lines []string) string { return strings.Join(lines, "\n") + "\n" }
 
 func atLeast(n int) func([]string) bool { return func(have []string) bool { return len(have) >= n } }
 
-// kubectl logs and its options show a bridged line.
+// kubectl logs and its options show a delivered line.
 func TestKubectlLogs(t *testing.T) {
 	ns := startPod(t)
 	logs := []string{"-n", ns, "app", "-c", "log-bridge"}
@@ -99,7 +99,7 @@ func TestKubectlLogs(t *testing.T) {
 	testbed.EqualLines(t, bed.Lines(t, "200 lines", atLeast(200), append(logs, "--previous")...), slices.Concat(first, second))
 }
 
-// The kubelet rotates the container's log. kubectl logs then shows the newest file, kubectl logs -f goes on, and the files
+// The kubelet rotates the container's log. kubectl logs then shows the newest file, kubectl logs -f continues, and the files
 // on the node have every line.
 func TestKubeletRotates(t *testing.T) {
 	ns := startPod(t)
@@ -169,7 +169,7 @@ func TestOddLinesContainerd(t *testing.T) {
 	compare(t, "containerd", testbed.SplitLines(out), bed.Run(t, "containerd", "--version"))
 }
 
-// While containerd stands, the sidecar waits, and nothing is lost.
+// While containerd is stopped, the sidecar waits, and nothing is lost.
 func TestContainerdStands(t *testing.T) {
 	ns := startPod(t)
 	container := bed.K(t, "-n", ns, "get", "pod", "app", "-o", `jsonpath={.status.initContainerStatuses[?(@.name=="log-bridge")].containerID}`)
@@ -195,7 +195,7 @@ func TestContainerdKilled(t *testing.T) {
 	// The writer is no child of kubectl exec, which ends with containerd.
 	inApp(t, ns, `setsid sh -c 'i=0; while [ ! -e /tmp/enough ]; do i=$((i+1)); echo line $i; usleep 1000; done >> /srv/app.log' > /dev/null 2>&1 &`)
 	bed.Lines(t, "200 lines", atLeast(200), logs...)
-	// Whoever listens at containerd's socket is containerd.
+	// The process that listens at containerd's socket is containerd.
 	pid := strings.TrimSpace(bed.Run(t, "sh", "-c", `inode=$(awk '$NF == "/run/containerd/containerd.sock" && $4 == "00010000" { print $7; exit }' /proc/net/unix)
 		for p in /proc/[0-9]*; do ls -l $p/fd 2>/dev/null | grep -q "socket:\[$inode\]" && basename $p && exit; done`))
 	if pid == "" || pid == "1" {

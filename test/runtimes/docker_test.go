@@ -99,7 +99,7 @@ func syslogLines(t *testing.T, container string) (lines []string) {
 	t.Helper()
 	text, _ := os.ReadFile(log("syslog-lines")) // which comes with the first line
 	for _, line := range testbed.SplitLines(string(text)) {
-		// "container[123]: " and one more space, which rsyslogd takes for the beginning of the message.
+		// "container[123]: " and one more space, which for rsyslogd is the beginning of the message.
 		if tag, message, _ := strings.Cut(line, ":  "); strings.HasPrefix(tag, container+"[") {
 			lines = append(lines, message)
 		}
@@ -277,7 +277,7 @@ func TestJSONThroughDrivers(t *testing.T) {
 	}
 }
 
-// While the daemon stands, the sidecar waits, and nothing is lost.
+// While the daemon is stopped, the sidecar waits, and nothing is lost.
 func TestDockerStands(t *testing.T) {
 	client := docker(t)
 	d, f := driverNamed(t, client, "json-file"), newFolder(t)
@@ -308,7 +308,7 @@ func TestDockerLimits(t *testing.T) {
 	}
 }
 
-// A receiver that stands makes the daemon and so the sidecar wait, unless mode=non-blocking drops lines instead.
+// A blocked receiver makes the daemon and so the sidecar wait, unless mode=non-blocking drops lines instead.
 func TestReceiverStands(t *testing.T) {
 	client := docker(t)
 	for _, test := range []struct{ driver, receiver string }{{"syslog", "rsyslogd"}, {"fluentd", "fluentd"}} {
@@ -347,7 +347,7 @@ func TestReceiverStands(t *testing.T) {
 	}
 }
 
-// GELF goes over UDP: what a receiver that stands has no room for is gone.
+// GELF goes over UDP: what a blocked receiver has no room for is lost.
 func TestGELFReceiverStands(t *testing.T) {
 	client := docker(t)
 	d, f := driverNamed(t, client, "gelf"), newFolder(t)

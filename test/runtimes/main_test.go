@@ -1,4 +1,4 @@
-// Package runtimes follows a bridged line through what may come after the sidecar's stdout: each container runtime with
+// Package runtimes follows a delivered line through whatever may come after the sidecar's stdout: each container runtime with
 // each of its logging drivers, and a collector that takes the lines off a node. What it measures is the table in
 // docs/runtimes.md, and a test fails where the two differ.
 //

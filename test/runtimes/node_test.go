@@ -16,7 +16,7 @@ import (
 var daemons sync.Map
 
 // daemon starts a program inside the node, once, and returns when it is ready. Its output goes to log(name), its process id
-// to pidFile(name). The unit is the systemd unit that journald shall take it for, or nothing.
+// to pidFile(name). The unit is the systemd unit to which journald should attribute it, or nothing.
 func daemon(t *testing.T, name, unit string, ready func() bool, args ...string) {
 	t.Helper()
 	need(t)
@@ -50,7 +50,7 @@ func pidFile(name string) string { return "/run/pid-of-" + name }
 // log is the file with a daemon's output.
 func log(name string) string { return filepath.Join(bed.Log, name+".log") }
 
-// exists tells whether the node has a file.
+// exists reports whether the node has a file.
 func exists(path string) func() bool {
 	return func() bool { return bed.Inside("test", "-e", path).Run() == nil }
 }
@@ -81,11 +81,11 @@ func signal(t *testing.T, signal, name string) {
 	bed.Run(t, "sh", "-c", "kill -"+signal+" $(cat "+pidFile(name)+")")
 }
 
-// A folder is what an application and the bridge share, where no Kubernetes shares it for them, and the format of what
-// the bridge makes of it.
+// A folder is a directory that an application and log-bridge share without Kubernetes, and the format of what
+// log-bridge delivers from it.
 type folder struct{ path, format string }
 
-// newFolder makes one that the node sees too; log-bridge finds /app.log of the container "app" in it.
+// newFolder creates one that the node sees too; log-bridge finds /app.log of the container "app" in it.
 func newFolder(t *testing.T) folder {
 	t.Helper()
 	dir, err := os.MkdirTemp(bed.Dir, "folder")
@@ -113,7 +113,7 @@ func (f folder) write(t *testing.T, text string) {
 	}
 }
 
-// bridge runs our image with a container program of Docker's command line, such as docker itself. It follows a folder
+// bridge runs our image with a container program of Docker's command line, such as docker itself. It follows a directory
 // until the test ends.
 func (f folder) bridge(t *testing.T, program []string, name string, options ...string) {
 	t.Helper()

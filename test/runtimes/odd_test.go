@@ -43,7 +43,7 @@ func compare(t *testing.T, name string, have []string, version string) {
 	t.Errorf("docs/runtimes.md does not have the row that was measured:\n%s\nthe lines: %.200q", row, have)
 }
 
-// knownVersion tells whether the document names a version in the words that a program says of itself.
+// knownVersion reports whether the document names the version that a program reports.
 func knownVersion(doc, words string) bool {
 	split := func(text string) []string {
 		return strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" ,\n()", r) })
@@ -110,7 +110,7 @@ func middleWord(have []string, before, after, original string) string {
 	return word(between(have, before, after), original)
 }
 
-// between is what stands between two words, or "lost" where they are on no line.
+// between is the text between two words, or "lost" where they are on no line.
 func between(have []string, before, after string) string {
 	for _, line := range have {
 		if rest, ok := strings.CutPrefix(line, before); ok {

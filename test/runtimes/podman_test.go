@@ -74,7 +74,7 @@ func TestConmonJournald(t *testing.T) {
 	testbed.EqualLines(t, testbed.SplitLines(logs), lines)
 }
 
-// While conmon stands, the sidecar waits, and nothing is lost.
+// While conmon is stopped, the sidecar waits, and nothing is lost.
 func TestConmonStands(t *testing.T) {
 	podman := podman(t, "crun")
 	f := newFolder(t)
@@ -92,7 +92,7 @@ func TestConmonStands(t *testing.T) {
 	testbed.EqualLines(t, have, want)
 }
 
-// With a limit, conmon begins its file anew when it is full, and the lines in it are gone.
+// With a limit, conmon empties its file when it is full, and the lines in it are lost.
 func TestConmonLimit(t *testing.T) {
 	podman := podman(t, "crun")
 	f := newFolder(t)

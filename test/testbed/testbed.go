@@ -32,7 +32,7 @@ type Bed struct {
 	Name       string // of the cluster
 	Top        string // of the repository
 	Dir        string // for files of this run; the node sees it too
-	Log        string // the folder that the node sees as /var/log
+	Log        string // the directory that the node sees as /var/log
 	Kubeconfig string
 	// programs; Cluster is that of test/cluster
 	Cluster, Kubectl, Helm string
@@ -56,7 +56,7 @@ func WhyNot() string {
 	return ""
 }
 
-// Start starts a cluster that ends with Stop, and also when this process dies: it ends with its stdin. The test's folder
+// Start starts a cluster that ends with Stop, and also when this process dies: it ends with its stdin. The test's directory
 // is two levels below the top of the repository.
 func Start(name string) (b *Bed, err error) {
 	b = &Bed{Name: name}

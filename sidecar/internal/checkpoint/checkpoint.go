@@ -30,16 +30,16 @@ const SlotSize = 1024
 // keeps.
 const Window = 256
 
-// Ident tells a file from every other, also from one that gets its inode number
+// Ident distinguishes a file from every other, also from one that gets its inode number
 // after it is deleted.
 type Ident struct {
 	Dev   uint64 // st_dev: may change when the node reboots
 	Ino   uint64 // st_ino
 	Birth int64  // birth time in ns since 1970, 0 where the file system has none
-	Gen   uint32 // inode generation, 0 where the file system does not tell
+	Gen   uint32 // inode generation, 0 if the file system has none
 }
 
-// BirthOf is the time of birth that statx(2) told, as Ident has it.
+// BirthOf is the time of birth that statx(2) reported, as in Ident.
 func BirthOf(st *unix.Statx_t) int64 {
 	if st.Mask&unix.STATX_BTIME == 0 {
 		return 0
@@ -64,7 +64,7 @@ const (
 	// Copy: the content is that of another file; only what that file lost by a
 	// truncation was shipped from it.
 	Copy
-	// Cut: the last byte delivered was a newline of ours behind an unfinished line.
+	// Cut: the last byte delivered was our own newline after an unfinished line.
 	Cut
 	// Stderr: its lines go to stderr.
 	Stderr
@@ -183,7 +183,7 @@ func birth(f *os.File) int64 {
 }
 
 // Birth is when the checkpoint was made: the sidecar's first start, in ns since 1970 of the
-// clock that stamps files. Where the file system does not tell, or nothing is kept, it is the end
+// clock that stamps files. If the file system has none, or nothing is kept, it is the end
 // of all times.
 func (s *Store) Birth() int64 { return s.birth }
 
@@ -363,7 +363,7 @@ func decode(slot []byte) (r Record, seq uint64, ok bool) {
 	take := func(n int) (b []byte) { b, rest = rest[:n:n], rest[n:]; return b }
 	r.Container, r.Path = string(take(nc)), string(take(np))
 	r.Head, r.Anchor = append([]byte(nil), take(nh)...), append([]byte(nil), take(na)...)
-	r.Began = r.Offset // a version without the trailer did not tell
+	r.Began = r.Offset // a version without the trailer did not record it
 	if len(rest) >= trailer {
 		if began := int64(le.Uint64(slot[SlotSize-trailer:])) - 1; began >= 0 && began <= r.Offset {
 			r.Began = began

@@ -305,7 +305,7 @@ func TestLongPath(t *testing.T) {
 }
 
 // TestBeforeBegan: a slot of a version that did not note where following began: it counts as begun where
-// it was left, since nobody knows what was delivered of what is before.
+// it was left, because it is unknown what was delivered of the bytes before.
 func TestBeforeBegan(t *testing.T) {
 	var slot [SlotSize]byte
 	want := record(7)
@@ -354,7 +354,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(bytes.Repeat([]byte{0xff}, SlotSize), true)
 	f.Fuzz(func(t *testing.T, b []byte, signed bool) {
 		if signed && len(b) == SlotSize {
-			// Past the checksum, to what a bug of ours or a clever writer may have left.
+			// Past the checksum, to what a bug or a clever writer may have left.
 			binary.LittleEndian.PutUint32(b, magic)
 			binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(b[8:], castagnoli))
 		}

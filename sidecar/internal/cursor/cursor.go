@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// Window is how many bytes of a file's beginning, and before the offset, tell whether the file is what it was.
+	// Window is how many bytes of a file's beginning, and before the offset, show whether it is still the same file.
 	Window = checkpoint.Window
 	// Block is the most that is delivered at once, in bytes: what may come twice after SIGKILL. It is one pipe's
 	// default capacity.
@@ -33,7 +33,7 @@ type File interface {
 	// Stat is the size in bytes and the time of the last write (st_mtim) in ns since 1970.
 	Stat() (size, modified int64, err error)
 	// Data is the first position from at on that is in no hole (lseek(2), SEEK_DATA). The error is ENXIO if there is
-	// none, and another one if the file system does not tell.
+	// none, and another one if the file system does not report it.
 	Data(at int64) (int64, error)
 }
 
@@ -43,7 +43,7 @@ type Cursor struct {
 	Began  int64  // where following began: what is before it was never delivered
 	Head   []byte // first bytes of the file, at most Window; they are known before anything is delivered
 	Anchor []byte // the bytes before Offset, at most Window
-	// Cut says that the last byte delivered was a newline of ours after an unfinished line.
+	// Cut says that the last byte delivered was our own newline after an unfinished line.
 	Cut bool
 	// Emptied says that the file was truncated: NULs before its first new byte are a hole.
 	Emptied bool
@@ -104,7 +104,7 @@ func (c *Cursor) Next(f File, buf []byte) Step {
 		return c.skipHole(f, buf)
 	}
 	if c.Cut && n > back {
-		// The line was ended for want of a writer. If one came and ends it, that is done already.
+		// The line was ended because it had no writer. If one came and ends it, that is done already.
 		c.Cut = false
 		if buf[back] == '\n' {
 			c.Advance(buf[back : back+1])
@@ -215,7 +215,7 @@ func (c *Cursor) Restart() {
 	*c = Cursor{Head: c.Head[:0], Anchor: c.Anchor[:0], Emptied: true}
 }
 
-// CutTo notes that the file was cut to a part of itself, which was delivered, and goes on at its new end.
+// CutTo notes that the file was truncated to a part of itself, which was delivered, and continues at its new end.
 func (c *Cursor) CutTo(f File, size int64) error {
 	head, began := bytes.Clone(c.Head), min(c.Began, size)
 	c.Restart()
@@ -287,7 +287,7 @@ func (c *Cursor) Loss(f File) (l Loss, size int64, err error) {
 	case size >= c.Offset && !Holds(f, c.Head, 0) && isNoText(f):
 		return NoText, size, nil
 	case size < c.Offset && size >= Window && indexData(c.Head) >= 0 && Holds(f, c.Head, 0):
-		// With less than a whole head left it may as well be a new beginning, and is taken for one: lines may come
+		// With less than a whole head left it may as well be a new beginning, and counts as one: lines may come
 		// twice then, but none is missing. NULs are no evidence: a hole may be at the beginning again and again.
 		return Shrunk, size, nil
 	}

@@ -2,14 +2,14 @@ package cursor
 
 import "bytes"
 
-// leastGap is the size of a hole within a line from which on it is left out, in bytes: nobody wrote it, and it may be
+// leastGap is the size of a hole within a line from which on it is skipped, in bytes: nobody wrote it, and it may be
 // larger than anything that can be delivered.
 const leastGap = 1 << 20
 
 // Put takes a piece of a line; first and last say which piece it is. An error is one of the output.
 type Put func(piece []byte, first, last bool) error
 
-// longLine looks for the end of a line that is longer than a block. Nothing of it is kept in memory, and nothing is
+// longLine searches for the end of a line that is longer than a block. Nothing of it is kept in memory, and nothing is
 // delivered before its newline is in the file, so that no other file waits for the rest of it.
 func (c *Cursor) longLine(f File, buf []byte) Step {
 	at, s := c.find(f, buf, indexNewline)
@@ -37,7 +37,7 @@ func (c *Cursor) Flush(f File, buf []byte, put Put) (delivered int64, again bool
 	piece := buf[:min(Block, c.solid-c.Offset)]
 	n, err := f.Pread(piece, c.Offset)
 	if err != nil || n < len(piece) || c.atHole(f, piece[0]) {
-		return 0, false, nil //nolint:nilerr // whoever reads on learns of it; here it is no line
+		return 0, false, nil //nolint:nilerr // the next read reports it; here it is not a line
 	}
 	if bytes.IndexByte(piece, '\n') >= 0 {
 		return 0, true, nil

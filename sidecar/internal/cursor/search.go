@@ -98,7 +98,7 @@ func (c *Cursor) find(f File, buf []byte, index func([]byte) int) (at int64, s S
 }
 
 // Unsettled says whether NULs that were searched may have been written to elsewhere than at their beginning: then they
-// are searched again, once nobody writes. It is for the check of all files; last says that there will not be another.
+// are searched again, once it has no writer. It is for the check of all files; last says that there will not be another.
 func (c *Cursor) Unsettled(f File, last bool) bool {
 	if c.solid >= c.scan {
 		return false
@@ -151,7 +151,7 @@ func dataFrom(f File, at int64) int64 {
 		size, _, _ := f.Stat()
 		return max(at, size)
 	}
-	return at // the file system does not tell
+	return at // the file system does not report it
 }
 
 // dataBefore is the last position up to end that has no hole before it.
@@ -201,7 +201,7 @@ func DataEnd(f File, size int64, buf []byte) int64 {
 // Readable is as much of p as can be read at off: the kernel refuses what would end beyond the largest offset.
 func Readable(p []byte, off int64) []byte { return p[:min(int64(len(p)), math.MaxInt64-off)] }
 
-// findStart looks for the last whole line before startBefore, at most a turn: the file is followed from its end. What
+// findStart searches for the last whole line before startBefore, at most a turn: the file is followed from its end. What
 // other pods wrote before this one is not ours, and a line still being written is.
 func (c *Cursor) findStart(f File, buf []byte) Step {
 	if !c.Intact(f) {

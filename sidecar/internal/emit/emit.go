@@ -129,7 +129,7 @@ func (s *Sink) lineOf(container, path string) {
 	}
 }
 
-// appendObject appends one JSON object and a newline to buf. cut says that the line goes on in
+// appendObject appends one JSON object and a newline to buf. cut says that the line continues in
 // the next object.
 func (s *Sink) appendObject(line []byte, cut bool) {
 	s.buf = EscapeJSON(append(s.buf, s.before...), line)
@@ -145,7 +145,7 @@ func (s *Sink) appendObject(line []byte, cut bool) {
 // number, which means the same to a program.
 func EscapeJSON(b, p []byte) []byte {
 	for len(p) > 0 {
-		// Most of a line is as it is in JSON.
+		// Most of a line is the same in JSON.
 		n := 0
 		for n < len(p) && plain[p[n]] {
 			n++
@@ -194,7 +194,7 @@ var plain = func() (t [256]bool) {
 	return t
 }()
 
-// Size formats a number of bytes for a sentence: 12 bytes, 3.4 MiB.
+// Size formats a number of bytes for a message: 12 bytes, 3.4 MiB.
 func Size(n int64) string {
 	if n < 1024 {
 		return strconv.FormatInt(n, 10) + " bytes"

@@ -255,7 +255,7 @@ func FuzzPieces(f *testing.F) {
 	})
 }
 
-// full makes a pipe, or a pair of sockets, that nobody reads, and a sink on it.
+// full makes a pipe, or a pair of sockets, that nothing reads, and a sink on it.
 func full(t *testing.T, socket bool) (s *emit.Sink, reader int) {
 	t.Helper()
 	var p [2]int

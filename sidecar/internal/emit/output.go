@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrClosed says that nobody reads any more (EPIPE).
+// ErrClosed says that nothing reads any more (EPIPE).
 var ErrClosed = errors.New("the output is closed: nothing is reading the lines any more")
 
 // ErrLate says that the deadline has passed and the reader has not taken everything.
@@ -23,12 +23,12 @@ const pipeBuf = 4096
 // output is a descriptor, written to such that a deadline can end the wait for a slow
 // reader.
 //
-// A pipe is opened anew for that, without blocking, and left to the runtime's poller; the
+// For that, a pipe is opened again, non-blocking, and left to the runtime's poller; the
 // other processes that have the descriptor see no change. Where the pipe belongs to
 // another user that is denied: then it is asked before each write, and given no more than
 // it has room for.
 type output struct {
-	own      *os.File // opened anew, or nil
+	own      *os.File // opened again, or nil
 	fd       int      // else
 	ask      bool     // poll before each write, and write at most pipeBuf
 	deadline atomic.Int64
@@ -146,7 +146,7 @@ func (o *output) wait() error {
 			var b [8]byte
 			_, _ = unix.Read(o.wake[0], b[:])
 		}
-		// A closed pipe is told by the write.
+		// The write reports a closed pipe.
 		if fds[0].Revents != 0 {
 			return nil
 		}

@@ -20,7 +20,7 @@ import (
 // an application often cannot. So where the sidecar's user is the application's too, it keeps its
 // instance only while some are left.
 //
-// The kernel tells nobody how many are left. The sidecar finds out by taking a few more for a moment, some 20 µs. An
+// The kernel does not say how many are left. The sidecar finds out by taking a few more for a moment, some 20 µs. An
 // application that asks in that very moment could miss one only where fewer than the reserve were left anyway.
 type Manners struct {
 	// Reserve is how many instances stay free for others. 0 takes what there is.

@@ -145,7 +145,7 @@ func (w *Watcher) register(fd int) (string, error) {
 	}
 }
 
-// fds is the folder of this process's descriptors.
+// fds is the directory of this process's descriptors.
 const fds = "/proc/self/fd/"
 
 // Remove ends the watching of a directory under this name.

@@ -33,7 +33,7 @@ func watcher(t *testing.T) *Watcher {
 	return w
 }
 
-// take waits until path was told of.
+// take waits until path was reported.
 func take(t *testing.T, w *Watcher, path string) (seen []string) {
 	t.Helper()
 	late := time.After(30 * time.Second)
@@ -55,7 +55,7 @@ func touch(t *testing.T, path string) {
 	must(t, os.WriteFile(path, []byte("x\n"), 0o644))
 }
 
-// TestNames: a directory with two names is told of under both, and goes on under one when the other goes.
+// TestNames: a directory with two names is reported under both, and still under one when the other is gone.
 func TestNames(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.Mkdir(dir+"/a", 0o755))
@@ -116,7 +116,7 @@ func TestWritesOfALostDirectory(t *testing.T) {
 	take(t, w, dir+"/a/b/x")
 }
 
-// TestSwapped: a name that another directory has by now is told of for that one.
+// TestSwapped: a name that another directory has by now is reported for that one.
 func TestSwapped(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.Mkdir(dir+"/a", 0o755))

@@ -1,6 +1,6 @@
 // Package prepare makes what must exist before the application's containers start:
-// the files and folders that they mount, and, in a seeding container, the copy of what
-// the image has in such a folder.
+// the files and directories that they mount, and, in a seeding container, the copy of what
+// the image has in such a directory.
 package prepare
 
 import (
@@ -17,15 +17,15 @@ import (
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 )
 
-// Make makes the files and folders of a configuration in its first root, the state's
-// folder, and, if a seeding container is to run, the copy of this program for it. What an
-// earlier start made is left as it is: a container may have it mounted, and a file that is
+// Make makes the files and directories of a configuration in its first root, the state's
+// directory, and, if a seeding container is to run, the copy of this program for it. What an
+// earlier start created is left alone: a container may have it mounted, and a file that is
 // replaced would be lost to it.
 //
-// The state's folder tells whether there was an earlier start: no other container has it
+// The state directory shows whether there was an earlier start: no other container has it
 // mounted. What is in the way at the first start comes from a container that runs before the
-// sidecar and mounts what the application mounts: the kubelet made folders for it, owned by
-// root, also where files belong. They are put aside, and say is told.
+// sidecar and mounts what the application mounts: the kubelet created directories for it, owned by
+// root, even where files belong. They are moved aside and reported with say.
 //
 // It sets the process's umask to 0: any user of the pod must be able to write.
 func Make(cfg contract.Config, say func(format string, args ...any)) error {
@@ -35,8 +35,8 @@ func Make(cfg contract.Config, say func(format string, args ...any)) error {
 			return err
 		}
 	}
-	// Last: a start that is killed before this is followed by another first one. Nobody has
-	// mounted anything by then, since `ready` waits for this folder.
+	// Last: a start that is killed before this is followed by another first one. Nothing has
+	// mounted anything by then, because `ready` waits for this directory.
 	if err := os.MkdirAll(cfg.StatePath(), 0o700); err != nil {
 		return fmt.Errorf("create the state directory: %w", err)
 	}
@@ -47,7 +47,7 @@ func makeTrees(cfg contract.Config, say func(format string, args ...any)) error 
 	if err := os.MkdirAll(cfg.Roots[0], 0o755); err != nil {
 		return fmt.Errorf("create the shared directory: %w", err)
 	}
-	// os.Root keeps links that an application put into its folders from leading out.
+	// os.Root keeps links that an application put into its directories from leading out.
 	root, err := os.OpenRoot(cfg.Roots[0])
 	if err != nil {
 		return fmt.Errorf("open the shared directory: %w", err)
@@ -98,7 +98,7 @@ func containers(cfg contract.Config) []string {
 }
 
 // ours says whether a tree that is there before the first start can be gone on with, as by hand:
-// its folders are ours, and nothing is there but files where files are to be.
+// its directories are ours, and nothing is there but files where files are to be.
 func ours(root *os.Root, container string, cfg contract.Config) bool {
 	there := func(name string) (fs.FileInfo, bool) {
 		st, err := root.Lstat(name)
@@ -147,7 +147,7 @@ func makeTree(root *os.Root, at, container string, cfg contract.Config) error {
 		if p.Container != container {
 			continue
 		}
-		// The seeding container runs as the application's user and makes the folder
+		// The seeding container runs as the application's user and makes the directory
 		// itself, so that it belongs to that user.
 		if err := makeDir(root, path.Join(at, path.Dir(p.Path)), 0o2777); err != nil {
 			return fmt.Errorf("create the parent directory of %s: %w", p, err)
@@ -160,7 +160,7 @@ func makeTree(root *os.Root, at, container string, cfg contract.Config) error {
 }
 
 // put gives a tree its name. What has the name is renamed, which anybody may do in an
-// emptyDir, whoever it belongs to; it is not deleted, since a container that still runs may
+// emptyDir, no matter who owns it; it is not deleted, because a container that still runs may
 // have it mounted.
 func put(root *os.Root, from, to string, say func(format string, args ...any)) error {
 	const tries = 100 // such a container may be restarted meanwhile, and the name is taken again
@@ -168,7 +168,7 @@ func put(root *os.Root, from, to string, say func(format string, args ...any)) e
 		_, err := root.Lstat(to)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			// rename(2) replaces an empty folder, and no other.
+			// rename(2) replaces an empty directory, and no other.
 			if err = root.Rename(from, to); err == nil || n >= tries {
 				return err
 			}
@@ -211,7 +211,7 @@ func makeFile(root *os.Root, name string) error {
 	return nil
 }
 
-// makeDir makes a folder with exactly the mode, given as chmod(2) takes it.
+// makeDir makes a directory with exactly the mode, given as chmod(2) takes it.
 func makeDir(root *os.Root, name string, mode uint32) error {
 	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err
@@ -228,7 +228,7 @@ func makeDir(root *os.Root, name string, mode uint32) error {
 	}
 	err := root.Chmod(name, m)
 	if errors.Is(err, fs.ErrPermission) {
-		// Of another owner: a folder of an earlier start, or a parent of one.
+		// Of another owner: a directory of an earlier start, or a parent of one.
 		return nil
 	}
 	return err
@@ -266,7 +266,7 @@ func copySelf(root *os.Root) error {
 	return root.Rename(name+".new", name)
 }
 
-// seedDirOf finds the folder for what is still being copied and for the list of seeded
+// seedDirOf finds the directory for what is still being copied and for the list of seeded
 // files: the nearest one of that name above to. Without one, as by hand, it is empty.
 func seedDirOf(to string) string {
 	for dir := filepath.Dir(to); ; dir = filepath.Dir(dir) {

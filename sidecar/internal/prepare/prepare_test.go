@@ -48,7 +48,7 @@ func TestMadeAgainMeanwhile(t *testing.T) {
 		if _, err := os.Lstat(filepath.Join(top, ".new-app")); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("what was made aside is still there: %v", err)
 		}
-		// A later start takes it for what it is.
+		// A later start recognizes it.
 		if err := Make(cfg, func(format string, args ...any) { t.Errorf(format, args...) }); err != nil {
 			t.Error(err)
 		}

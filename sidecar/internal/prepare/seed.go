@@ -24,17 +24,17 @@ import (
 // SeedList is the name, in contract.SeedDir, of the list of seeded files.
 const SeedList = "seeded"
 
-// seedMarks is the name, in contract.SeedDir, of the list of folders that are seeded to the end.
+// seedMarks is the name, in contract.SeedDir, of the list of directories that are seeded to the end.
 const seedMarks = "done"
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Seeder copies what an image has in a directory to a folder that will be mounted over
+// Seeder copies what an image has in a directory to a directory that will be mounted over
 // it.
 type Seeder struct {
 	// Limit is the most that is copied, in bytes.
 	Limit int64
-	// Say is told what could not be copied as it is.
+	// Say reports what could not be copied exactly.
 	Say func(format string, args ...any)
 
 	from   string
@@ -44,13 +44,13 @@ type Seeder struct {
 }
 
 // Seed copies what the directory from has, its files, links and modes, to the new
-// folder to. If an earlier run finished that, it does nothing: the folder may hold what
+// directory to. If an earlier run finished that, it does nothing: the directory may hold what
 // the application wrote since. If from does not exist, to is made empty, for any user
 // to write.
 //
-// A finished folder is known by a mark where no application can write one. That it exists is no
-// sign: for a container that mounts it earlier, the kubelet makes an empty one. Such a folder is
-// put aside. By hand, where there is no contract.SeedDir, a folder that exists is left alone.
+// A finished directory is known by a mark where no application can write one. That it exists is no
+// sign: for a container that mounts it earlier, the kubelet makes an empty one. Such a directory is
+// moved aside. By hand, without a contract.SeedDir, a directory that exists is left alone.
 //
 // It follows no link (but from may be one), crosses no mount, and leaves out what this
 // user may not read. Files appear in to all at once, after they were listed with
@@ -95,7 +95,7 @@ func (s *Seeder) Seed(from, to string) error {
 			from, contract.Prefix, contract.KeyFiles, contract.MountFile, contract.Prefix, contract.KeySeed)
 	default:
 		s.from, s.dev = real, st.Sys().(*syscall.Stat_t).Dev
-		// The sidecar, of another user, reads by the group of the setgid folder.
+		// The sidecar, of another user, reads by the group of the setgid directory.
 		if err := s.dir(real, tmp, st.Mode().Perm()|st.Mode()&fs.ModeSticky|fs.ModeSetgid|0o050); err != nil {
 			os.RemoveAll(tmp)
 			return err
@@ -116,7 +116,7 @@ func (s *Seeder) Seed(from, to string) error {
 	return nil
 }
 
-// fileName shortens a name to what Linux takes for a file, with something before it. Two names
+// fileName shortens a name to what Linux accepts for a file, with something before it. Two names
 // stay two.
 func fileName(name string) string {
 	const longest = 200
@@ -128,13 +128,13 @@ func fileName(name string) string {
 }
 
 // put gives the copy its name, and what has the name another one beside it: anybody may rename
-// in the folder above, and a container that still runs may have it mounted.
+// in the directory above, and a container that still runs may have it mounted.
 func (s *Seeder) put(from, to string) error {
 	const tries = 100 // such a container may be restarted meanwhile, and the name is taken again
 	var err error
 	for n := 1; n <= tries; n++ {
 		if _, err = os.Lstat(to); errors.Is(err, fs.ErrNotExist) {
-			// rename(2) replaces an empty folder, and no other.
+			// rename(2) replaces an empty directory, and no other.
 			if err = os.Rename(from, to); err == nil {
 				return nil
 			}
@@ -151,13 +151,13 @@ func (s *Seeder) put(from, to string) error {
 	return cmp.Or(err, fs.ErrExist)
 }
 
-// marked says whether an earlier run finished a folder.
+// marked says whether an earlier run finished a directory.
 func marked(dir, to string) bool {
 	text, err := os.ReadFile(filepath.Join(dir, seedMarks))
 	return err == nil && slices.Contains(strings.Split(string(text), "\n"), strconv.Quote(to))
 }
 
-// mark notes that a folder is finished. The newline before it ends what a killed run may have left.
+// mark notes that a directory is finished. The newline before it ends what a killed run may have left.
 func mark(dir, to string) error {
 	f, err := os.OpenFile(filepath.Join(dir, seedMarks), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
 	if err != nil {
@@ -174,7 +174,7 @@ func stickyBit(dir string) fs.FileMode {
 	return 0
 }
 
-// mkdir makes a folder; chmod, since mkdir(2) knows no setgid bit.
+// mkdir makes a directory; chmod, since mkdir(2) knows no setgid bit.
 func mkdir(name string, mode fs.FileMode) error {
 	if err := os.Mkdir(name, 0o700); err != nil {
 		return err
@@ -182,7 +182,7 @@ func mkdir(name string, mode fs.FileMode) error {
 	return os.Chmod(name, mode)
 }
 
-// dir copies the directory from, with everything in it, to the new folder to.
+// dir copies the directory from, with everything in it, to the new directory to.
 func (s *Seeder) dir(from, to string, mode fs.FileMode) error {
 	entries, err := os.ReadDir(from)
 	if errors.Is(err, fs.ErrPermission) {
@@ -216,7 +216,7 @@ func (s *Seeder) entry(from, to string) error {
 		s.Say("skipped %s: something else is mounted there", from)
 		return nil
 	case mode.IsDir():
-		// A nested folder keeps the group and the setgid bit that it inherits.
+		// A nested directory keeps the group and the setgid bit that it inherits.
 		if err := s.dir(from, to, mode.Perm()|mode&fs.ModeSticky|fs.ModeSetgid); err != nil {
 			return err
 		}
@@ -253,7 +253,7 @@ func (s *Seeder) entry(from, to string) error {
 // own gives a copy to the owner of what was copied: an image whose program begins as root and
 // goes on as another user has log directories of that other user. Only root may do so;
 // where this is the application's own user, the copy is its own already. The group stays
-// the one that the folder hands down, by which the sidecar reads, unless the image's group
+// the one that the directory hands down, by which the sidecar reads, unless the image's group
 // may write.
 func (s *Seeder) own(from, to string, st *syscall.Stat_t) {
 	if os.Geteuid() != 0 {

@@ -1,10 +1,10 @@
-// Package say is the sidecar's own voice: rare sentences on stderr, each starting
+// Package say writes the sidecar's own messages: rare ones on stderr, each starting
 // with "log-bridge: ", or as one JSON object a line where the lines of the
 // application are JSON too, since kubectl logs merges stdout and stderr.
 //
-// Sentences hold names that strangers chose. This is the one place by which words leave the program, and
-// it sees to it that a sentence stays one line and shows what it holds (contract.Line), so that no file
-// name can forge another sentence.
+// Messages contain names that strangers chose. This is the only place that writes them, and
+// it makes sure that a message stays one line and shows what it contains (contract.Line), so that no file
+// name can forge another message.
 package say
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/log-bridge/log-bridge/sidecar/internal/emit"
 )
 
-// Sayer writes sentences. Say may be called from any goroutine, the rest from one.
+// Sayer writes messages. Say may be called from any goroutine, the rest from one.
 type Sayer struct {
 	mu   sync.Mutex
 	w    io.Writer
@@ -31,14 +31,14 @@ func New(w io.Writer, json bool) *Sayer {
 	return &Sayer{w: w, json: json, seed: maphash.MakeSeed(), once: map[uint64]uint64{}}
 }
 
-// AsJSON makes each sentence a JSON object from now on.
+// AsJSON makes each message a JSON object from now on.
 func (s *Sayer) AsJSON() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.json = true
 }
 
-// Say writes a sentence. What goes wrong with stderr cannot be told anywhere.
+// Say writes a message. A failure of stderr cannot be reported anywhere.
 func (s *Sayer) Say(format string, args ...any) {
 	line := contract.Line(fmt.Sprintf(format, args...))
 	s.mu.Lock()
@@ -51,10 +51,10 @@ func (s *Sayer) Say(format string, args ...any) {
 	_, _ = fmt.Fprintf(s.w, "log-bridge: %s\n", line)
 }
 
-// maxOnce bounds what Once remembers, in things; beyond it, sentences may come again.
+// maxOnce limits what Once remembers, in things; beyond it, messages may be repeated.
 const maxOnce = 10000
 
-// Once writes a sentence about a thing unless it was the last one about that thing.
+// Once writes a message about a thing unless it was the last one about that thing.
 func (s *Sayer) Once(about, format string, args ...any) {
 	line := fmt.Sprintf(format, args...)
 	thing, sum := maphash.String(s.seed, about), maphash.String(s.seed, line)

@@ -14,7 +14,7 @@ import (
 	"github.com/log-bridge/log-bridge/sidecar/internal/say"
 )
 
-// TestWordsCannotBeForged: whatever strangers name their files, each sentence is one line that begins with
+// TestWordsCannotBeForged: whatever strangers name their files, each message is one line that begins with
 // log-bridge: and shows what it holds, and as JSON one object.
 func TestWordsCannotBeForged(t *testing.T) {
 	pieces := []string{

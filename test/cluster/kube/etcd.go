@@ -10,7 +10,7 @@ import (
 )
 
 // newEtcdCommand is an etcd of one member that never waits for the disk: a test cluster is made
-// anew rather than recovered.
+// again rather than recovered.
 func newEtcdCommand() *cobra.Command {
 	var dir, client, peer string
 	command := &cobra.Command{
