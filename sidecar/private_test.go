@@ -67,9 +67,9 @@ func idle() {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// TestNoOtherProcessLooksIn: where containers share a process namespace, the application's processes have the sidecar's user. They
+// TestNoOtherProcessInspectsIt: where containers share a process namespace, the application's processes have the sidecar's user. They
 // may signal it, and that is all.
-func TestNoOtherProcessLooksIn(t *testing.T) {
+func TestNoOtherProcessInspectsIt(t *testing.T) {
 	users := []int{os.Getuid()}
 	if os.Getuid() == 0 {
 		users = append(users, nobodyID)

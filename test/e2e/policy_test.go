@@ -43,7 +43,7 @@ func workload(kind, outer, inner string) string {
 
 // A mistake in an annotation is reported at kubectl apply of any workload. It needs no
 // webhook.
-func TestMistakeToldAtApply(t *testing.T) {
+func TestMistakeReportedAtApply(t *testing.T) {
 	ns := namespace(t)
 	webhookDown(t)
 	for _, kind := range []string{"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"} {
@@ -136,7 +136,7 @@ spec: {containers: [{name: app, image: x}]}
 `
 
 // An annotated pod without the sidecar is reported, with a message that says whose fault it is.
-func TestMissingSidecarTold(t *testing.T) {
+func TestMissingSidecarReported(t *testing.T) {
 	ns := namespace(t)
 	const words = "was admitted without the sidecar"
 	if out := dryRun(t, ns, annotatedPod); strings.Contains(out, words) || !strings.Contains(out, "created") {

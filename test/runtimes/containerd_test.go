@@ -170,7 +170,7 @@ func TestOddLinesContainerd(t *testing.T) {
 }
 
 // While containerd is stopped, the sidecar waits, and nothing is lost.
-func TestContainerdStands(t *testing.T) {
+func TestContainerdStopped(t *testing.T) {
 	ns := startPod(t)
 	container := bed.K(t, "-n", ns, "get", "pod", "app", "-o", `jsonpath={.status.initContainerStatuses[?(@.name=="log-bridge")].containerID}`)
 	bed.Run(t, "sh", "-c", "ctr -n k8s.io tasks list | awk -v id="+strings.TrimPrefix(container, "containerd://")+" '$1 == id {print $2}' > "+pidFile("sidecar"))

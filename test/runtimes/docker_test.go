@@ -278,7 +278,7 @@ func TestJSONThroughDrivers(t *testing.T) {
 }
 
 // While the daemon is stopped, the sidecar waits, and nothing is lost.
-func TestDockerStands(t *testing.T) {
+func TestDockerStopped(t *testing.T) {
 	client := docker(t)
 	d, f := driverNamed(t, client, "json-file"), newFolder(t)
 	d.bridge(t, client, f, "stands")
@@ -309,7 +309,7 @@ func TestDockerLimits(t *testing.T) {
 }
 
 // A blocked receiver makes the daemon and so the sidecar wait, unless mode=non-blocking drops lines instead.
-func TestReceiverStands(t *testing.T) {
+func TestReceiverBlocked(t *testing.T) {
 	client := docker(t)
 	for _, test := range []struct{ driver, receiver string }{{"syslog", "rsyslogd"}, {"fluentd", "fluentd"}} {
 		for _, mode := range []string{"blocking", "non-blocking"} {
@@ -348,7 +348,7 @@ func TestReceiverStands(t *testing.T) {
 }
 
 // GELF goes over UDP: what a blocked receiver has no room for is lost.
-func TestGELFReceiverStands(t *testing.T) {
+func TestGELFReceiverBlocked(t *testing.T) {
 	client := docker(t)
 	d, f := driverNamed(t, client, "gelf"), newFolder(t)
 	d.bridge(t, client, f, "udp")

@@ -75,7 +75,7 @@ func TestConmonJournald(t *testing.T) {
 }
 
 // While conmon is stopped, the sidecar waits, and nothing is lost.
-func TestConmonStands(t *testing.T) {
+func TestConmonStopped(t *testing.T) {
 	podman := podman(t, "crun")
 	f := newFolder(t)
 	f.bridge(t, podman, "stands", "--log-driver", "k8s-file", "--pidfile", pidFile("stands"), "--conmon-pidfile", pidFile("conmon"))

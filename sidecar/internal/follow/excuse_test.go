@@ -39,7 +39,7 @@ const (
 	reasons
 )
 
-// told is what a run calls each reason, and where docs/delivery.md tells of it.
+// told is what a run calls each reason, and where docs/delivery.md explains it.
 var told = [reasons]struct{ name, docs string }{
 	none:         {"none", ""},
 	shortLived:   {"short-lived", "**A file that lives for less than an instant.**"},
@@ -198,13 +198,13 @@ func (a *account) judge() error {
 	return errors.Join(errs...)
 }
 
-// TestReasons: the user is told of everything that the oracle excuses.
+// TestReasons: docs/delivery.md explains everything that the oracle excuses.
 func TestReasons(t *testing.T) {
 	docs, err := os.ReadFile("../../../docs/delivery.md")
 	must(err)
 	for r := none + 1; r < reasons; r++ {
 		if told[r].docs == "" || !bytes.Contains(docs, []byte(told[r].docs)) {
-			t.Errorf("docs/delivery.md does not tell of %s, which the oracle excuses: %q is missing", r, told[r].docs)
+			t.Errorf("docs/delivery.md does not explain %s, which the oracle excuses: %q is missing", r, told[r].docs)
 		}
 	}
 }

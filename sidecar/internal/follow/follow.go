@@ -182,7 +182,7 @@ func (f *Follower) Sweep(now time.Time) (Wait, error) {
 	f.when.truncated = f.stats.Truncations > 0
 	f.when.pace = f.when.next(now, delivered)
 	if flowed && !f.when.flows {
-		f.readyAll() // when events tell of writes again: of what has come since
+		f.readyAll() // when events report writes again: for what has come since
 	}
 	f.count()
 	return f.wait(now), nil

@@ -20,7 +20,7 @@ const (
 	named
 	// rotated: open, and no source matches its name any more. It is followed until nobody can append to it.
 	rotated
-	// parked: closed for want of descriptors. It has a name, and is opened again when something happens to it.
+	// parked: closed because descriptors ran out. It has a name, and is opened again when something happens to it.
 	parked
 	// finished: rotated and delivered whole. It is remembered so that it is not delivered again under a new name.
 	finished

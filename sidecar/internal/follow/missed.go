@@ -74,7 +74,7 @@ func (f *Follower) holders() map[contract.Place]*file {
 		if x.place.Path == "" || x.origin == copied || x.origin == held {
 			return
 		}
-		// With a glob, a generation has a name of its own; that of its log tells of those that have moved elsewhere.
+		// With a glob, a generation has its own name; the name of its log leads to those that have moved elsewhere.
 		for _, name := range []contract.Place{x.place, x.logName()} {
 			has := func(x *file) bool { return x.presence == named && x.place == name }
 			if old := holders[name]; old == nil || !has(old) && (has(x) || x.Birth > old.Birth) {

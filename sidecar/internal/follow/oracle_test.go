@@ -378,7 +378,7 @@ func (o *oracle) rests(idle time.Duration) error {
 	}
 	o.swapped = o.swapped && idle == 0
 	return o.check(func(x *inode, r *record) bool {
-		// Events tell of what happens in the directory. For the rest time must pass.
+		// Events report what happens in the directory. For everything else, time must pass.
 		return r.complete > 0 && (idle > 0 || !x.aside && x.has("logs") && (!o.swapped || rewatched.on()))
 	})
 }

@@ -65,7 +65,7 @@ func (f *Follower) reclaim(x *file, now time.Time) {
 	x.upTo = end
 }
 
-// punch frees the blocks of [from, to). It opens the file anew, for writing, and checks
+// punch frees the blocks of [from, to). It opens the file again, for writing, and checks
 // that it is still the same.
 func (x *file) punch(from, to int64) error {
 	fd, opened, err := x.node.OpenToPunch()

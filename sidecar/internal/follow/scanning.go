@@ -191,7 +191,7 @@ func (s *scanning) name(x *file, src *scan.Source, n tree.Node) {
 	}
 	moved := x.place != place && x.Offset > 0
 	if x.node.Real != n.Real {
-		x.ready = true // events until now may have told of a name that nobody knew
+		x.ready = true // events until now may have been about a name that was unknown
 	}
 	s.index.named(x, n)
 	if x.origin == copied {
@@ -245,7 +245,7 @@ func (f *faults) forget(place contract.Place) {
 	delete(f.denied, place.String())
 }
 
-// search says what cannot be searched, and whether that is for want of a right.
+// search says what cannot be searched, and whether that is because a permission is missing.
 func (f *faults) search(src *scan.Source, err error, now time.Time) (refused bool) {
 	var link *tree.LinkError
 	var at *os.PathError

@@ -349,7 +349,7 @@ func TestB6_copyOfWhatWasDelivered(t *testing.T) {
 	}
 }
 
-// TestF1: a file that is made unreadable and given its mode at once brings no sentence; one that stays so brings one.
+// TestF1: a file that is unreadable only for a moment causes no message; one that stays unreadable causes one.
 func TestF1_unreadableForAMoment(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can be somebody else")
@@ -713,7 +713,7 @@ func TestF18_reclaimWhileStdoutIsBlocked(t *testing.T) {
 	}
 }
 
-// TestF17: where blocks cannot be freed a sentence says so once, and lines go on.
+// TestF17: if blocks cannot be freed, a message says so once, and lines are still delivered.
 func TestF17_reclaimRefused(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can be somebody else")
@@ -745,7 +745,7 @@ func TestIdle(t *testing.T) {
 	}
 }
 
-// TestLook: a look that nothing asks for finds every change that no event told of, also where the
+// TestLook: a scan without a cause finds every change that no event reported, also where the
 // looks before it found that only a change of a directory would be news.
 func TestLook(t *testing.T) {
 	tests := []struct {
@@ -978,7 +978,7 @@ func (s *stage) stream(name string, first, lines int) (sweeps int, longest time.
 	return sweeps, longest
 }
 
-// TestFlow: lines that keep coming are gathered, though no event tells of them; a rotation ends that at once, and so
+// TestFlow: lines that keep coming are gathered, though no event reports them; a rotation ends that at once, and so
 // does silence.
 func TestFlow(t *testing.T) {
 	bothWays(t, func(t *testing.T, events bool) {

@@ -5,7 +5,7 @@ import "time"
 // How long a sweep waits, at the most, before it scans or checks again. Events end a wait; these are for what events do
 // not tell.
 const (
-	// scanEvery is the time between two scans where events tell of changes: permission changes elsewhere on the path,
+	// scanEvery is the time between two scans if events report changes: permission changes elsewhere on the path,
 	// mounts and lost events.
 	scanEvery = 5 * time.Second
 	// youngEvery is the time after which a scan is repeated if a directory changed so shortly before it that what was

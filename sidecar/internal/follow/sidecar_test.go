@@ -146,7 +146,7 @@ func (s *sidecar) end() {
 // sweep tells the Follower of what happened, and lets it sweep once. It says how long the
 // Follower wants to wait, and whether anything had happened.
 func (s *sidecar) sweep() (wait time.Duration, news bool, err error) {
-	s.now = s.now.Add(time.Nanosecond) // time never stands
+	s.now = s.now.Add(time.Nanosecond) // time never stops
 	before := s.f.Stats().Bytes
 	if s.watcher != nil {
 		news = s.watcher.tell(s.f, !s.flowing)
@@ -316,7 +316,7 @@ func (o *output) open(pipe bool) *os.File {
 	var p [2]int
 	must(unix.Pipe2(p[:], unix.O_CLOEXEC))
 	must(unix.SetNonblock(p[0], true))
-	must(unix.Fchmod(p[1], 0o666)) // the Follower opens it anew
+	must(unix.Fchmod(p[1], 0o666)) // the Follower opens it again
 	o.ends = [2]*os.File{os.NewFile(uintptr(p[0]), "read"), os.NewFile(uintptr(p[1]), "write")}
 	o.stopped, o.done = false, make(chan struct{})
 	go o.read(o.ends[0], o.done)

@@ -185,7 +185,7 @@ func (s stamp) age() time.Duration {
 	return StampAge
 }
 
-// TellsChanges says whether the kernel tells of every change in a directory, and stamps it by its own clock: not on
+// TellsChanges says whether the kernel reports every change in a directory, and stamps it by its own clock: not on
 // network file systems, where others write.
 func TellsChanges(dir string) bool {
 	var st unix.Statfs_t

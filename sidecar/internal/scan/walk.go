@@ -50,7 +50,7 @@ func Files(d *tree.Dir, visit func(name string)) {
 	}
 }
 
-// Walk calls visit for each regular file beneath some directories, most names at the most. It returns how many names it
+// Walk calls visit for each regular file beneath some directories, at most `most` names. It returns how many names it
 // came by, and false if it did not see all.
 func Walk(todo []tree.Node, most int, visit func(d *tree.Dir, name string)) (seen int, all bool) {
 	for len(todo) > 0 {

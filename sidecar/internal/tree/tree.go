@@ -7,7 +7,7 @@
 // regular file is ever opened, and opening never blocks. Whatever is looked at,
 // listed or opened is reached from a descriptor of its view's directory, and no
 // link is followed on the way: an application may replace any file and directory
-// beneath by a link at any moment.
+// below it by a link at any moment.
 package tree
 
 import (
@@ -33,7 +33,7 @@ type Tree struct {
 // view says that what the container sees at prefix is found in dir.
 type view struct {
 	prefix, dir string
-	// volume is the volume's directory where dir is a folder of a volume: others may
+	// volume is the volume's directory if dir is a directory of a volume: others may
 	// write there, so the way to dir never leaves it. Else it is empty.
 	volume string
 }
@@ -49,8 +49,8 @@ func newView(prefix, dir string) *view {
 	return v
 }
 
-// open opens what is at rel beneath the view's directory, "" for that itself. No link
-// beneath the directory is followed.
+// open opens what is at rel below the view's directory, "" for that itself. No link
+// below the directory is followed.
 func (v *view) open(rel string, flags int) (int, error) {
 	flags |= unix.O_CLOEXEC
 	if rel == "" {
@@ -79,7 +79,7 @@ func (v *view) openDir(flags int) (int, error) {
 	return openat(volume, v.dir[len(v.volume)+1:], flags, 0)
 }
 
-// openat opens rel beneath a directory, which no part of it leaves. resolve says what else is
+// openat opens rel below a directory, which no part of it leaves. resolve says what else is
 // refused, as in openat2(2).
 func openat(dir int, rel string, flags int, resolve uint64) (int, error) {
 	how := unix.OpenHow{Flags: uint64(flags), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS | resolve}
@@ -109,7 +109,7 @@ func openat(dir int, rel string, flags int, resolve uint64) (int, error) {
 // real is where the view shows p, which prefix covers.
 func (v *view) real(p string) string { return join(v.dir, v.rel(p)) }
 
-// rel is p beneath the view's directory, "" for the directory itself.
+// rel is p below the view's directory, "" for the directory itself.
 func (v *view) rel(p string) string { return strings.Trim(p[len(v.prefix):], "/") }
 
 // join is path.Join for what is clean.
@@ -155,7 +155,7 @@ type Node struct {
 	// Size is in bytes; Changed is the change time (st_ctim) in ns since 1970.
 	Size    int64
 	Changed int64
-	// view and rel are how it is reached: rel is beneath the view's directory.
+	// view and rel are how it is reached: rel is below the view's directory.
 	view *view
 	rel  string
 	// target is where a link leads.
@@ -191,7 +191,7 @@ type LinkError struct {
 	Target string // what it finally names, as the container would resolve it
 }
 
-// Error is a sentence with the remedy.
+// Error is a message with the remedy.
 func (e *LinkError) Error() string {
 	switch e.Target {
 	case "/dev/stdout", "/dev/stderr", "/proc/self/fd/1", "/proc/self/fd/2", "/dev/fd/1", "/dev/fd/2":
@@ -344,7 +344,7 @@ func (t *Tree) Resolve(p string) (Node, error) {
 	return n, nil
 }
 
-// inView says whether one view shows at and all the rest of a path beneath it.
+// inView says whether one view shows at and all the rest of a path below it.
 func (t *Tree) inView(at string, rest []string) bool {
 	for _, name := range rest {
 		if name == "" || name == "." || name == ".." {

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// grow makes files in a new directory: "path" (its content is its path), "path/" a folder,
+// grow makes files in a new directory: "path" (its content is its path), "path/" a directory,
 // "path -> target" a link, "path |" a FIFO.
 func grow(t *testing.T, things ...string) (root string) {
 	t.Helper()
@@ -354,9 +354,9 @@ func TestOpenedIsNotWhatWasFound(t *testing.T) {
 	}
 }
 
-// TestFolderOfAVolume: the way to a folder of a volume does not leave the volume, though links within it are
+// TestDirectoryOfAVolume: the way to a directory of a volume does not leave the volume, though links within it are
 // followed, as the kubelet does.
-func TestFolderOfAVolume(t *testing.T) {
+func TestDirectoryOfAVolume(t *testing.T) {
 	root := grow(t, "volume/real/a.log", "volume/within -> real", "volume/out -> ../other", "volume/far -> ROOT/other", "other/a.log")
 	for name, want := range map[string]bool{"real": true, "within": true, "out": false, "far": false} {
 		v := &view{prefix: "/", dir: filepath.Join(root, "volume", name), volume: filepath.Join(root, "volume")}
