@@ -182,7 +182,7 @@ func TestLint(t *testing.T) {
 
 // Each way to install the chart makes the objects that it should, the same each time.
 func TestObjects(t *testing.T) {
-	always := []string{"Deployment/log-bridge", "MutatingWebhookConfiguration/log-bridge", "PodDisruptionBudget/log-bridge",
+	always := []string{"Deployment/log-bridge", "MutatingWebhookConfiguration/log-bridge", "PodDisruptionBudget/log-bridge", "ConfigMap/log-bridge-rules",
 		"Service/log-bridge-webhook", "ServiceAccount/log-bridge",
 		"ValidatingAdmissionPolicy/log-bridge-mistakes", "ValidatingAdmissionPolicy/log-bridge-missing-sidecar",
 		"ValidatingAdmissionPolicyBinding/log-bridge-mistakes", "ValidatingAdmissionPolicyBinding/log-bridge-missing-sidecar",
@@ -265,7 +265,7 @@ func TestCaBundle(t *testing.T) {
 		t.Errorf("caBundle %q", hook.ClientConfig.CABundle)
 	}
 	pod := get[appsv1.Deployment](t, all, "Deployment/log-bridge").Spec.Template.Spec
-	if len(pod.Volumes) != 1 || pod.Volumes[0].Secret.SecretName != "mine" {
+	if len(pod.Volumes) != 2 || pod.Volumes[0].Secret.SecretName != "mine" {
 		t.Errorf("volumes: %v", pod.Volumes)
 	}
 	conf := get[admissionv1.MutatingWebhookConfiguration](t, render(t, "certificates.mode=cert-manager"), "MutatingWebhookConfiguration/log-bridge")

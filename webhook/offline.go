@@ -15,6 +15,7 @@ import (
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 	"github.com/log-bridge/log-bridge/webhook/internal/manifest"
+	"github.com/log-bridge/log-bridge/webhook/internal/rules"
 )
 
 // looked is a pod of a manifest and what is to be done with it.
@@ -68,6 +69,9 @@ func (o *offline) look(ctx context.Context, command string, stdin io.Reader) (*m
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", command, err)
 	}
+	if command == "check" && rules.InValues(text) {
+		return nil, checkRules(ctx, text, o.inject), nil
+	}
 	stream := manifest.Read(text)
 	pods, err := stream.Pods()
 	if err != nil {
@@ -87,6 +91,15 @@ func (o *offline) look(ctx context.Context, command string, stdin io.Reader) (*m
 		all = append(all, looked{Pod: p, Result: r})
 	}
 	return stream, all, nil
+}
+
+// ofRules is why the values of the chart, which hold no pod, are left alone.
+const ofRules inject.Reason = "rules"
+
+// checkRules finds what is wrong with the rules in the values of the chart.
+func checkRules(ctx context.Context, text []byte, c inject.Config) []looked {
+	set, findings := rules.Parse(ctx, text, c)
+	return []looked{{Pod: &manifest.Pod{Object: fmt.Sprintf("rules (%d)", len(set.Rules))}, Result: inject.Result{LeftAlone: ofRules, Findings: findings}}}
 }
 
 // otherKind is why a pod in an object of a kind that is not Kubernetes' own is left alone.
@@ -185,6 +198,8 @@ func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io
 		case len(p.Mistakes()) > 0:
 			mistaken++
 			say(out, "%s: %s: has mistakes", o.name(), p.Object)
+		case p.LeftAlone == ofRules:
+			say(out, "%s: %s: can be used", o.name(), p.Object)
 		case p.LeftAlone != "":
 			say(out, "%s: %s: is left alone (%s)", o.name(), p.Object, p.LeftAlone)
 		case p.Mended:

@@ -32,6 +32,7 @@ import (
 	"github.com/log-bridge/log-bridge/webhook/internal/admit"
 	"github.com/log-bridge/log-bridge/webhook/internal/certs"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
+	"github.com/log-bridge/log-bridge/webhook/internal/rules"
 	"github.com/log-bridge/log-bridge/webhook/internal/server"
 )
 
@@ -46,6 +47,8 @@ type options struct {
 	timeout     time.Duration
 	connections int
 	http2       bool
+
+	rules string
 
 	clientCA    string
 	clientNames string
@@ -68,6 +71,7 @@ func serveFlags(o *options) *flag.FlagSet {
 	fs.BoolVar(&o.http2, "http2", false, "allow HTTP/2, which API servers do not use for webhooks")
 	fs.StringVar(&o.clientCA, "client-ca", "", "`FILE` with the authorities, PEM, that sign the API servers' client certificates; without it, any client that reaches the port is answered")
 	fs.StringVar(&o.clientNames, "client-names", "", "common `NAMES` that a client certificate may have, separated by commas (default: any)")
+	fs.StringVar(&o.rules, "rules", "", "`FILE` with the rules that bridge pods without annotations, read again when it changes (default: none)")
 	fs.StringVar(&o.inject.Release, "release", "", "`NAMESPACE/NAME` of the chart's release, for the status of injected pods")
 
 	fs.StringVar(&o.certDir, "cert-dir", "", "`DIR` with tls.crt and tls.key; without it, certificates are made and rotated in process")
@@ -204,8 +208,14 @@ func (o *options) serve(ctx context.Context, certificates certificates, log *slo
 	// Of controller-runtime's server, only what counts and times the requests.
 	hooks := webhook.NewServer(webhook.Options{})
 	hooks.Register(admit.Path, admit.Handler(func(ctx context.Context, pod *corev1.Pod) inject.Result { return inject.Pod(ctx, pod, o.inject) }, log, count))
+	store := rules.NewStore(ctx, o.rules, o.inject, log)
+	byRule := admit.RuleCounter()
+	own.MustRegister(append(store.Metrics(), byRule)...)
+	hooks.Register(admit.RulePath, admit.RuleHandler(store.Set, o.inject, log, count, byRule))
 	mux := http.NewServeMux()
-	mux.Handle("POST "+admit.Path, server.NewReviews(hooks.WebhookMux(), o.room(), o.timeout, turnedAway))
+	reviews := server.NewReviews(hooks.WebhookMux(), o.room(), o.timeout, turnedAway)
+	mux.Handle("POST "+admit.Path, reviews)
+	mux.Handle("POST "+admit.RulePath, reviews)
 	encryption, err := o.tls(certificates)
 	if err != nil {
 		return err
@@ -218,6 +228,7 @@ func (o *options) serve(ctx context.Context, certificates certificates, log *slo
 	parts := []func(context.Context) error{
 		certificates.Run,
 		hook.Run,
+		store.Run,
 		plain("health", o.healthPort, health(ctx, hook, certificates), log),
 	}
 	if o.metricsPort != 0 {

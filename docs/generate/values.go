@@ -116,6 +116,9 @@ func (v *value) schema() map[string]any {
 		s["type"] = "string"
 	case []any:
 		s["type"] = "array"
+		if v.key == "rules" {
+			s["items"], s["maxItems"] = ruleSchema(), 200
+		}
 		if len(usual) > 0 && !v.free {
 			s["items"] = (&value{usual: usual[0]}).schema()
 		}

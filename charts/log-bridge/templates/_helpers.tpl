@@ -117,6 +117,7 @@ namespaceSelector:
 
 {{/* Values that contradict each other. */}}
 {{- define "log-bridge.check" -}}
+{{- include "log-bridge.checkRules" . -}}
 {{- with .Values.certificates -}}
 {{- if eq .mode "provided" -}}
 {{- if not .provided.secretName -}}

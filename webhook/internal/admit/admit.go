@@ -28,6 +28,7 @@ import (
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
+	"github.com/log-bridge/log-bridge/webhook/internal/rules"
 )
 
 // Path is where the API server sends pods.
@@ -84,6 +85,9 @@ type handler struct {
 	decide Decide
 	log    *slog.Logger
 	count  *prometheus.CounterVec
+	// rule is the one that is asked for, and rules counts its decisions.
+	rule  string
+	rules *prometheus.CounterVec
 }
 
 // review is an AdmissionReview as it is sent, with what is needed of it.
@@ -189,6 +193,9 @@ func (h handler) answer(ctx context.Context, req request, start time.Time) (*adm
 		return nil, &failure{http.StatusBadRequest, "unreadable", fmt.Errorf("pod of request %s: %w", req.UID, req.Object.err)}
 	case req.Object.tooMuch != nil:
 		result = *req.Object.tooMuch
+		if h.rule != "" {
+			result = rules.Soften(h.rule, result)
+		}
 	case req.Object.pod == nil:
 		return nil, &failure{http.StatusBadRequest, "unreadable", fmt.Errorf("pod of request %s: there is none", req.UID)}
 	default:
@@ -237,6 +244,9 @@ func (h handler) answer(ctx context.Context, req request, start time.Time) (*adm
 	if result.By != "" {
 		attrs = append(attrs, "by", contract.Brief(result.By))
 	}
+	if h.rule != "" {
+		attrs = append(attrs, "rule", contract.Brief(h.rule))
+	}
 	return h.done(req, start, outcome, reason, response, attrs...), nil
 }
 
@@ -257,6 +267,7 @@ func (h handler) fail(w http.ResponseWriter, req request, start time.Time, f fai
 
 func (h handler) tell(level slog.Level, req request, start time.Time, result, reason string, more ...any) {
 	h.count.WithLabelValues(result, reason).Inc()
+	h.tellRule(result, reason)
 	attrs := []any{"namespace", contract.Brief(req.Namespace), "name", contract.Brief(req.Name)}
 	if pod := req.Object.pod; pod != nil {
 		attrs = append(attrs, "generateName", contract.Brief(pod.GenerateName))

@@ -58,7 +58,7 @@ type Row struct {
 
 // The codes. 01: annotations. 02: containers and names. 03: sharing. 04: the
 // sidecar's rights and resources. 05: pods left alone. 06: manifests. 07: pods that
-// run in a cluster. 08: the webhook of a cluster.
+// run in a cluster. 08: the webhook of a cluster. 09: rules.
 const (
 	LB0101 Code = "LB0101"
 	LB0102 Code = "LB0102"
@@ -132,6 +132,16 @@ const (
 	LB0809 Code = "LB0809"
 	LB0821 Code = "LB0821"
 	LB0822 Code = "LB0822"
+	LB0901 Code = "LB0901"
+	LB0902 Code = "LB0902"
+	LB0903 Code = "LB0903"
+	LB0904 Code = "LB0904"
+	LB0905 Code = "LB0905"
+	LB0906 Code = "LB0906"
+	LB0907 Code = "LB0907"
+	LB0910 Code = "LB0910"
+	LB0911 Code = "LB0911"
+	LB0912 Code = "LB0912"
 )
 
 // Codes is the table of findings, from which the reference is made.
@@ -208,4 +218,14 @@ var Codes = []Row{
 	{LB0809, Warning, "Part that you may not look at", "Ask for the permission that the sentence names, or have somebody check who has it."},
 	{LB0821, Warning, "Several releases of log-bridge", "Uninstall all but one, or give each its own namespaces with webhook.excludedNamespaces."},
 	{LB0822, Mistake, "Webhook that drops restartPolicy", "Update the other webhook, whose Kubernetes types are too old, or set its reinvocationPolicy to Never, so that log-bridge's second call mends the pod."},
+	{LB0901, Mistake, "Rule that cannot be read", "Write a list of rules, each with `name`, `namespaceSelector`, `podSelector` and `annotations`."},
+	{LB0902, Mistake, "Name that a rule cannot have", "Give each rule a name of its own, of lower-case letters, digits and hyphens."},
+	{LB0903, Mistake, "Rule that would select every pod", "Write a namespaceSelector or a podSelector."},
+	{LB0904, Mistake, "Selector that Kubernetes does not accept", "Correct it as the sentence says: `matchLabels`, or `matchExpressions` with In, NotIn, Exists or DoesNotExist."},
+	{LB0905, Mistake, "Annotation that a rule cannot have", "Write a key and a value that a pod could have, without the domain log-bridge.dev."},
+	{LB0906, Mistake, "Too many rules", "Let one rule select more pods, with matchExpressions. There may be 200."},
+	{LB0907, Warning, "Rule with the selectors of an earlier one", "Join the two: the first one decides about all their pods."},
+	{LB0910, Warning, "Rule that does not fit a pod", "The pod was created as if there were no rule. Correct the rule, or select fewer pods with it, then create the pod again."},
+	{LB0911, Warning, "Pod that several rules select", "Nothing, if the first of them is right. Otherwise change their order or their selectors."},
+	{LB0912, Warning, "Rule that the webhook does not know", "A new rule reaches the webhook within about a minute: create the pod again. If it stays, see the metric log_bridge_rules_unreadable and the webhook's log."},
 }

@@ -37,6 +37,9 @@ type Config struct {
 	// Release of the chart that the webhook belongs to, as NAMESPACE/NAME, for the status
 	// annotation: a cluster may have several. Empty without one.
 	Release string
+	// Rule is that of the administrator by which the pod is injected, for the status
+	// annotation; nil without one.
+	Rule *Rule
 	// Image of the sidecar. No annotation changes it.
 	Image string
 	// PullPolicy of the sidecar's image; empty is Kubernetes' own default.

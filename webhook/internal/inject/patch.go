@@ -20,9 +20,27 @@ const safeToEvict = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volume
 type Status struct {
 	Version string `json:"version"`
 	// Release is the chart's release that injected, as NAMESPACE/NAME.
-	Release string   `json:"release,omitempty"`
+	Release string `json:"release,omitempty"`
+	// Rule is the rule that selected the pod; nil where the pod's own annotations are all.
+	Rule    *Rule    `json:"rule,omitempty"`
 	Entries []Share  `json:"entries"`
 	Notes   []string `json:"notes,omitempty"`
+}
+
+// Rule is a rule of the administrator, as the status names it.
+type Rule struct {
+	Name string `json:"name"`
+	// Annotations are the keys, without the domain, that the pod has from the rule.
+	Annotations []string `json:"annotations,omitempty"`
+}
+
+// Injected is the status of a pod that has our parts already; false for any other.
+func Injected(pod *corev1.Pod) (Status, bool) {
+	p := &planner{pod: pod}
+	if !p.injected() {
+		return Status{}, false
+	}
+	return p.status(), true
 }
 
 // by names who wrote the status, for a log. Anybody can write one, so it is cut.
@@ -69,7 +87,7 @@ func (p *planner) operations() []jsonpatch.Operation {
 
 // annotations come first, so that they are all that is read of a patch cut short.
 func (p *planner) annotations() []jsonpatch.Operation {
-	status := Status{Version: p.config.Version, Release: p.config.Release, Entries: p.shares}
+	status := Status{Version: p.config.Version, Release: p.config.Release, Rule: p.config.Rule, Entries: p.shares}
 	size := 0
 	for i, f := range p.findings {
 		if size += len(f.String()); size > MaxMessage {
