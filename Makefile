@@ -1,4 +1,4 @@
-# The tests and the demo run a real Kubernetes from test/cluster. It installs what it needs (Debian packages), or compiles
+# The tests and the demo run a real Kubernetes from test/dev/cluster. It installs what it needs (Debian packages), or compiles
 # it once into a cache outside the checkout. You only need Go.
 
 # A tag v1.2.3 is the version 1.2.3 everywhere.
@@ -7,8 +7,8 @@ override VERSION := $(patsubst v%,%,$(VERSION))
 GOFLAGS_STATIC := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 PLATFORM ?= linux/$(shell go env GOARCH)
 CLUSTER := bin/cluster
-# All modules with our own code. Those in test/tools, and test/cluster/kube, only pin tools that are built from them.
-MODULES := . test/bench test/cert-manager test/cluster test/libraries test/policy test/prometheus test/tools/collector
+# All modules with our own code. Those in test/dev/tools, and test/dev/cluster/kube, only pin tools that are built from them.
+MODULES := . test/dev/bench test/helpers/cert-manager test/dev/cluster test/libraries test/policy test/prometheus test/dev/tools/collector
 
 .PHONY: help
 help: ## Print this list
@@ -21,7 +21,7 @@ build: ## Build both programs into bin/
 
 .PHONY: $(CLUSTER)
 $(CLUSTER):
-	@go build -C test/cluster -o ../../$(CLUSTER) .
+	@go build -C test/dev/cluster -o ../../../$(CLUSTER) .
 
 .PHONY: images
 images: $(CLUSTER) ## Build both images into dist/*.tar (PLATFORM=linux/arm64 for another processor)
@@ -31,7 +31,7 @@ images: $(CLUSTER) ## Build both images into dist/*.tar (PLATFORM=linux/arm64 fo
 
 .PHONY: dist
 dist: $(CLUSTER) ## Build all parts of a release in dist/, for example: make dist VERSION=v0.1.0
-	@CLUSTER=$(CLUSTER) test/release/dist.sh $(VERSION)
+	@CLUSTER=$(CLUSTER) test/dev/release/dist.sh $(VERSION)
 
 .PHONY: test
 test: $(CLUSTER) ## Run all tests; as root on Debian also those on a real cluster
@@ -40,8 +40,8 @@ test: $(CLUSTER) ## Run all tests; as root on Debian also those on a real cluste
 	go test -race -timeout 30m -run TestManyReviews ./webhook/internal/admit
 	@helm=$$($(CLUSTER) tool helm) && HELM=$$helm go -C test/prometheus test ./...
 	@helm=$$($(CLUSTER) tool helm) && HELM=$$helm go -C test/policy test ./...
-	go -C test/cluster vet ./...
-	go -C test/cluster test -timeout 30m ./...
+	go -C test/dev/cluster vet ./...
+	go -C test/dev/cluster test -timeout 30m ./...
 	go -C test/libraries vet ./...
 	go -C test/libraries test ./...
 
@@ -68,7 +68,7 @@ torture: $(CLUSTER) ## Run random programs against the sidecar for TORTURE=10m, 
 
 .PHONY: bench
 bench: build $(CLUSTER) ## Compare the sidecar with similar programs, and write docs/performance.md; takes an hour
-	go -C test/bench build -o ../../bin/ . ./nxadm
+	go -C test/dev/bench build -o ../../../bin/ . ./nxadm
 	go test -run '^$$' -bench . -benchmem -cpu 1 ./sidecar/internal/follow ./webhook/internal/admit | tee bin/bench.txt
 	@helm=$$($(CLUSTER) tool helm) && HELM=$$helm BENCH=$(CURDIR)/bin/bench.md go test -count 1 -timeout 30m -run 'TestBench$$' ./test/e2e
 	bin/bench -sidecar bin/log-bridge -nxadm bin/nxadm -busybox $$($(CLUSTER) tool busybox) -also bin/bench.md -go bin/bench.txt -page docs/performance.md
@@ -82,8 +82,8 @@ lint: $(CLUSTER) ## Check formatting, modules and code, of every Go module
 
 .PHONY: demo
 demo: $(CLUSTER) ## Start a real Kubernetes cluster, install the chart and show the example
-	@CLUSTER=$(CLUSTER) test/demo/demo.sh up
+	@CLUSTER=$(CLUSTER) test/dev/demo/demo.sh up
 
 .PHONY: demo-down
 demo-down: $(CLUSTER) ## Remove everything that the demo started
-	@CLUSTER=$(CLUSTER) test/demo/demo.sh down
+	@CLUSTER=$(CLUSTER) test/dev/demo/demo.sh down

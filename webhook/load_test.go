@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/tls"
 	"encoding/json"
@@ -20,6 +19,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/log-bridge/log-bridge/test/helpers/testbed"
 )
 
 // memory is what a replica has by the chart's values.
@@ -132,31 +133,11 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// hold runs the client of test/hold until end.
+// hold runs the client of test/helpers/hold until end.
 func hold(t *testing.T, address string, args ...string) (end func()) {
 	t.Helper()
-	client := exec.Command(compiled(t, "../test/hold"), append([]string{address}, args...)...)
-	client.Stderr = os.Stderr
-	stdin, err := client.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := client.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := client.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
-		t.Error("the clients did not start")
-	}
-	return func() {
-		stdin.Close()
-		if err := client.Wait(); err != nil {
-			t.Error(err)
-		}
-	}
+	_, end = testbed.Beside(t, exec.Command(compiled(t, "../test/helpers/hold"), append([]string{address}, args...)...), 1, nil)
+	return end
 }
 
 // reviewOf is a review of an annotated pod whose JSON has about size bytes, in many small parts.

@@ -17,7 +17,7 @@ func TestCertManager(t *testing.T) {
 	}
 	ns := namespace(t)
 	webhookDown(t)
-	module := filepath.Join(bed.top, "test/cert-manager")
+	module := filepath.Join(bed.top, "test/helpers/cert-manager")
 	program := filepath.Join(bed.dir, "cert-manager")
 	if _, err := output(command("go", "build", "-C", module, "-o", program, ".")); err != nil {
 		t.Fatal(err)

@@ -1,10 +1,8 @@
 package e2e
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,9 +11,11 @@ import (
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/log-bridge/log-bridge/test/helpers/testbed"
 )
 
-// hooks are webhooks of webhook/internal/admit/hooks that run inside the node for one test.
+// hooks are webhooks of webhook/internal/testwebhooks that run inside the node for one test.
 type hooks struct {
 	port, ca string
 
@@ -26,53 +26,18 @@ type hooks struct {
 func startHooks(t *testing.T) *hooks {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "hooks")
-	build := command("go", "build", "-C", bed.top, "-o", program, "./webhook/internal/admit/hooks")
+	build := command("go", "build", "-C", bed.top, "-o", program, "./webhook/internal/testwebhooks")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if _, err := output(build); err != nil {
 		t.Fatal(err)
 	}
-	cmd := command(bed.cluster, "exec", "--name", clusterName(), "--", program)
-	var log strings.Builder
-	cmd.Stderr = &log
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
 	h := &hooks{called: map[string]int{}}
-	lines := bufio.NewScanner(stdout)
-	for _, to := range []*string{&h.port, &h.ca} {
-		lines.Scan()
-		*to = lines.Text()
-	}
-	var reader sync.WaitGroup
-	reader.Go(func() {
-		for lines.Scan() {
-			h.mu.Lock()
-			h.called[lines.Text()]++
-			h.mu.Unlock()
-		}
-		_, _ = io.Copy(io.Discard, stdout)
+	said, _ := testbed.Beside(t, bed.all.Inside(program), 2, func(path string) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.called[path]++
 	})
-	t.Cleanup(func() {
-		stdin.Close()
-		reader.Wait()
-		if err := cmd.Wait(); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("the hooks' log:\n%s", log.String())
-		}
-	})
-	if h.ca == "" {
-		t.Fatal("the hooks did not start")
-	}
+	h.port, h.ca = said[0], said[1]
 	return h
 }
 

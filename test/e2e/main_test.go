@@ -1,4 +1,4 @@
-// Package e2e holds the tests on a real Kubernetes: test/cluster starts it, both
+// Package e2e holds the tests on a real Kubernetes: test/dev/cluster starts it, both
 // images are built from their Dockerfiles, the chart is installed with Helm, and
 // kubectl is what a user would type. They run as root on Debian and are skipped, with
 // the reason, elsewhere.
@@ -13,7 +13,7 @@ import (
 	"os/exec"
 	"testing"
 
-	"github.com/log-bridge/log-bridge/test/testbed"
+	"github.com/log-bridge/log-bridge/test/helpers/testbed"
 )
 
 const patience = testbed.Patience

@@ -12,7 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/log-bridge/log-bridge/test/podgen"
+	"github.com/log-bridge/log-bridge/test/helpers/podgen"
 )
 
 // Whatever the API server accepts without our annotations, it accepts with them: either

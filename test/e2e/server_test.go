@@ -1,42 +1,15 @@
 package e2e
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-)
 
-// hold runs the client of test/hold inside the node, until end.
-func hold(t *testing.T, program, address string, args ...string) (end func()) {
-	t.Helper()
-	cmd := command(bed.cluster, append([]string{"exec", "--name", clusterName(), "--", program, address}, args...)...)
-	var words strings.Builder
-	cmd.Stderr = &words
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
-		t.Errorf("the clients did not start: %v %s", err, &words)
-	}
-	return func() {
-		stdin.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("%v %s", err, &words)
-		}
-	}
-}
+	"github.com/log-bridge/log-bridge/test/helpers/testbed"
+)
 
 // A client that reaches the webhook's port, or may create pods, cannot kill its pods within the chart's limits, and an
 // annotated pod gets the sidecar meanwhile.
@@ -44,7 +17,7 @@ func TestHostileLoad(t *testing.T) {
 	ns := namespace(t)
 	injected(t, ns, "before")
 	program := filepath.Join(t.TempDir(), "hold")
-	build := command("go", "build", "-C", bed.top, "-o", program, "./test/hold")
+	build := command("go", "build", "-C", bed.top, "-o", program, "./test/helpers/hold")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if _, err := output(build); err != nil {
 		t.Fatal(err)
@@ -64,7 +37,8 @@ func TestHostileLoad(t *testing.T) {
 	} {
 		var ends []func()
 		for line := range strings.Lines(before) {
-			ends = append(ends, hold(t, program, strings.Fields(line)[1]+":10250", args...))
+			_, end := testbed.Beside(t, bed.all.Inside(append([]string{program, strings.Fields(line)[1] + ":10250"}, args...)...), 1, nil)
+			ends = append(ends, end)
 		}
 		injected(t, ns, "beside "+what)
 		for _, end := range ends {

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/log-bridge/log-bridge/test/testbed"
+	"github.com/log-bridge/log-bridge/test/helpers/testbed"
 )
 
 const collectorImage = "log-bridge.test/collector:1"
@@ -19,7 +19,7 @@ type record struct {
 	Attributes map[string]string // of the record and of its resource
 }
 
-// collected are the records in the output of test/tools/collector.
+// collected are the records in the output of test/dev/tools/collector.
 func collected(t *testing.T, output string) (records []record) {
 	t.Helper()
 	type value struct{ StringValue string }

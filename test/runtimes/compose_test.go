@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/log-bridge/log-bridge/test/testbed"
+	"github.com/log-bridge/log-bridge/test/helpers/testbed"
 )
 
 // Two plain containers that share a volume, as in examples/docker-compose: log-bridge is started first and stopped last, and

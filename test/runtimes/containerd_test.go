@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/log-bridge/log-bridge/test/testbed"
+	"github.com/log-bridge/log-bridge/test/helpers/testbed"
 )
 
 // pod is an annotated pod whose application does what the test tells it, by write.

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/log-bridge/log-bridge/test/testbed"
+	"github.com/log-bridge/log-bridge/test/helpers/testbed"
 )
 
 var dockerReady sync.Once

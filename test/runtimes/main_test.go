@@ -2,7 +2,7 @@
 // each of its logging drivers, and a collector that takes the lines off a node. What it measures is the table in
 // docs/runtimes.md, and a test fails where the two differ.
 //
-// All of it runs inside the node of test/cluster: Kubernetes' own containerd, and beside it Docker, Podman, journald and
+// All of it runs inside the node of test/dev/cluster: Kubernetes' own containerd, and beside it Docker, Podman, journald and
 // rsyslogd from Debian. So the kernel ends all of it with the node, whatever happens to the test.
 package runtimes
 
@@ -15,7 +15,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/log-bridge/log-bridge/test/testbed"
+	"github.com/log-bridge/log-bridge/test/helpers/testbed"
 )
 
 const (

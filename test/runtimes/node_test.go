@@ -9,7 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/log-bridge/log-bridge/test/testbed"
+	"github.com/log-bridge/log-bridge/test/helpers/testbed"
 )
 
 // daemons are the programs that run inside the node. They end with it.

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/log-bridge/log-bridge/test/testbed"
+	"github.com/log-bridge/log-bridge/test/helpers/testbed"
 )
 
 // Without the capability SYS_RESOURCE, Podman's own limits of processes and files cannot be set.

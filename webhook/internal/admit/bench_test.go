@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/log-bridge/log-bridge/test/podgen"
+	"github.com/log-bridge/log-bridge/test/helpers/podgen"
 	"github.com/log-bridge/log-bridge/webhook/internal/admit"
 )
 

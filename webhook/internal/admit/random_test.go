@@ -15,7 +15,7 @@ import (
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	admissionv1 "k8s.io/api/admission/v1"
 
-	"github.com/log-bridge/log-bridge/test/podgen"
+	"github.com/log-bridge/log-bridge/test/helpers/podgen"
 	"github.com/log-bridge/log-bridge/webhook/internal/admit"
 )
 

@@ -17,7 +17,7 @@ import (
 	"k8s.io/pod-security-admission/policy"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
-	"github.com/log-bridge/log-bridge/test/podgen"
+	"github.com/log-bridge/log-bridge/test/helpers/podgen"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 )
 

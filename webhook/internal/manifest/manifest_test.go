@@ -12,7 +12,7 @@ import (
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	"sigs.k8s.io/yaml"
 
-	"github.com/log-bridge/log-bridge/test/podgen"
+	"github.com/log-bridge/log-bridge/test/helpers/podgen"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 	"github.com/log-bridge/log-bridge/webhook/internal/manifest"
 )

@@ -1,3 +1,0 @@
-module github.com/log-bridge/log-bridge/test/cluster
-
-go 1.26.0
