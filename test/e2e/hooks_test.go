@@ -421,7 +421,7 @@ spec:
 				t.Errorf("have %q, want the lines one and two", got)
 			}
 			saying := "-c=log-bridge"
-			words := "a container that starts before log-bridge has mounts of container app"
+			words := "a container that starts before log-bridge has the mounts of container app"
 			if c.name == "second" {
 				saying, words = "-c=log-bridge-seed-app", "/log-bridge/app/var/log/app was created for another container"
 			}

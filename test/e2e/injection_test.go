@@ -134,7 +134,7 @@ spec:
 	equalLines(t, lines(t, "the application's stdout", atLeast(1), "-n", ns, "linked", "-c", "app"), []string{"to-stdout"})
 	got := lines(t, "the file's line and the sentence", atLeast(2), "-n", ns, "linked", "-c", "log-bridge")
 	text := strings.Join(got, "\n")
-	if len(got) != 2 || !strings.Contains(text, "to-file") || !strings.Contains(text, "app:/var/log/web/access.log is a link to /dev/stdout: the application's own output") {
+	if len(got) != 2 || !strings.Contains(text, "to-file") || !strings.Contains(text, "app:/var/log/web/access.log is a link to /dev/stdout, the application's own output") {
 		t.Errorf("have:\n%s", text)
 	}
 }
