@@ -212,7 +212,7 @@ func (x *file) sameAt(k *file, at, n int64) bool {
 // recoverFromCopy searches, when x was truncated, for the copy that was made of it, and lets what is not delivered of
 // the old x be delivered from there first.
 func (f *Follower) recoverFromCopy(x *file, now time.Time) {
-	if len(bytes.Trim(x.Head, "\x00")) == 0 {
+	if len(bytes.Trim(x.Head, "\x00")) == 0 && len(bytes.Trim(x.Anchor, "\x00")) == 0 {
 		return // nothing was ever seen in it, or nothing that is evidence
 	}
 	// Of several copies the longest has the most that is not delivered.

@@ -106,10 +106,13 @@ func (f *Follower) Tell(now time.Time) {
 func (f *Follower) Changed(path string, other bool) {
 	f.when.stale, f.when.renamed = f.when.stale || other, f.when.renamed || other
 	if x := f.index.byName[path]; x != nil {
-		if !x.isOpen() {
+		switch {
+		case x.presence == finished:
+			f.when.stale = true // it goes on
+		case !x.isOpen():
 			f.unpark(x)
 		}
-		x.ready = true
+		x.ready = x.isOpen()
 		return
 	}
 	if x := f.index.aliases[path]; x != nil && x.isOpen() {

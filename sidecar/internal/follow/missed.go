@@ -149,20 +149,26 @@ func (s *scanning) gaps() (gaps []gap) {
 			gaps = append(gaps, s.sinceLastScan(gap{name: x.place, since: since, numbered: true}))
 		}
 	}
+	for _, name := range s.slipped {
+		if s.holders[name] == nil {
+			gaps = append(gaps, s.sinceLastScan(gap{name: name, since: since, numbered: true}))
+		}
+	}
 	return gaps
 }
 
 // sinceLastScan makes a gap smaller: what was there at the scan before, which also searched for it if the name was
 // nobody's then, does not fill it.
 func (s *scanning) sinceLastScan(g gap) gap {
-	switch {
-	case !s.last.once && s.datedHere(g.name):
+	if s.datedHere(g.name) {
 		g.since = max(g.since, s.record.store.Left())
-	case s.last.once && !s.last.hidden: // else that scan could not open all that it found
-		if n, ok := s.placeOf(g); ok {
-			if before, all := s.scanner.LastChange(n.Parent().Real); before >= g.since && before > 0 {
-				g.since, g.after = before, all
-			}
+	}
+	if !s.last.once || s.last.hidden {
+		return g // that scan could not open all that it found
+	}
+	if n, ok := s.placeOf(g); ok {
+		if before, all := s.scanner.LastChange(n.Parent().Real); before >= g.since && before > 0 {
+			g.since, g.after = before, all
 		}
 	}
 	return g
@@ -304,7 +310,8 @@ func (s *scanning) findElsewhere(m *missed) {
 			}
 			for i := 1; i < len(name); i++ {
 				if g, ok := m.gaps[name[:i]]; ok && g.name.Container == src.Container {
-					if _, err := d.Lookup(name[:i]); err != nil {
+					// The log itself may have moved there, with its directory.
+					if n, err := d.Lookup(name[:i]); err != nil || inodeOf(n) == inodeOf(g.at) {
 						m.mayBe(name, d.Node())
 					}
 					return

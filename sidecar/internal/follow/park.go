@@ -1,8 +1,6 @@
 package follow
 
 import (
-	"slices"
-
 	"github.com/log-bridge/log-bridge/sidecar/internal/tree"
 	"golang.org/x/sys/unix"
 )
@@ -102,9 +100,13 @@ func restOf(st *unix.Stat_t) rest { return rest{st.Size, st.Mtim.Nano(), st.Ctim
 
 // stillFinished says whether a match is a finished file to which nothing happened.
 func (f *Follower) stillFinished(n tree.Node) bool {
-	return slices.ContainsFunc(f.index.closed[n.Ino], func(c *file) bool {
-		return c.presence == finished && c.at == inodeOf(n) && c.rest.changed == n.Changed && c.rest.size == n.Size
-	})
+	for _, c := range f.index.closed[n.Ino] {
+		if c.presence == finished && c.at == inodeOf(n) && c.rest.changed == n.Changed && c.rest.size == n.Size {
+			f.index.stays(c, n)
+			return true
+		}
+	}
+	return false
 }
 
 // close closes a file's descriptor; its record is kept.

@@ -136,7 +136,8 @@ func (s *scanning) found(src *scan.Source, n tree.Node) {
 		s.faults.open(place, n, s.now)
 		return
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ELOOP):
-		s.result.settled = false // renamed, deleted or replaced since it was found, which the next scan sees
+		// Renamed, deleted or replaced since it was found, which the next scan sees.
+		s.result.settled, s.slipped = false, append(s.slipped, place)
 		return
 	default:
 		s.fault(src, err)
@@ -144,7 +145,7 @@ func (s *scanning) found(src *scan.Source, n tree.Node) {
 	}
 	s.faults.forget(place)
 	// Another file may have got the name since: what is followed is what was opened.
-	if opened.Dev != n.Dev || opened.Ino != n.Ino {
+	if inodeOf(opened) != inodeOf(n) {
 		s.result.settled = false
 	}
 	n = opened

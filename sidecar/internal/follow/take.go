@@ -33,6 +33,7 @@ type scanning struct {
 	now     time.Time
 	begun   int64                    // in ns since 1970, by the clock of this machine
 	holders map[contract.Place]*file // the newest generations before it
+	slipped []contract.Place         // names whose file had lost them when it was to be opened
 	result  scanned
 }
 
