@@ -125,11 +125,7 @@ func (s *scanning) gaps() (gaps []gap) {
 			gaps = append(gaps, g)
 		case x.emptyAt != 0:
 			// It was found empty. What it held meanwhile may be in a copy alone.
-			g := gap{name: name, since: max(x.Birth, x.emptyAt), at: x.node, here: true, numbered: true}
-			if !s.last.once {
-				g = s.sinceLastScan(g)
-			}
-			gaps = append(gaps, g)
+			gaps = append(gaps, s.sinceLeft(gap{name: name, since: max(x.Birth, x.emptyAt), at: x.node, here: true, numbered: true}))
 		}
 	}
 	for _, x := range s.index.open {
@@ -160,9 +156,7 @@ func (s *scanning) gaps() (gaps []gap) {
 // sinceLastScan makes a gap smaller: what was there at the scan before, which also searched for it if the name was
 // nobody's then, does not fill it.
 func (s *scanning) sinceLastScan(g gap) gap {
-	if s.datedHere(g.name) {
-		g.since = max(g.since, s.record.store.Left())
-	}
+	g = s.sinceLeft(g)
 	if !s.last.once || s.last.hidden {
 		return g // that scan could not open all that it found
 	}
@@ -170,6 +164,14 @@ func (s *scanning) sinceLastScan(g gap) gap {
 		if before, all := s.scanner.LastChange(n.Parent().Real); before >= g.since && before > 0 {
 			g.since, g.after = before, all
 		}
+	}
+	return g
+}
+
+// sinceLeft makes a gap smaller: what was there when an earlier process scanned last does not fill it.
+func (s *scanning) sinceLeft(g gap) gap {
+	if left := s.record.store.Left(); left > g.since && s.datedHere(g.name) {
+		g.since = left
 	}
 	return g
 }

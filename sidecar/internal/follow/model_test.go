@@ -174,6 +174,7 @@ func (g *game) rest(idle time.Duration) error {
 	g.tell("rest %v", idle)
 	g.mayEnd(false)
 	g.looked()
+	begun := time.Now()
 	if err := g.sidecar.rest(idle); err != nil {
 		return fmt.Errorf("Sweep: %w", err)
 	}
@@ -182,7 +183,7 @@ func (g *game) rest(idle time.Duration) error {
 	if err := g.collect(); err != nil {
 		return err
 	}
-	return g.rests(idle)
+	return g.rests(idle, begun)
 }
 
 // copyUnderLoad copies a log, writes more of it, which the sidecar delivers before it knows of the copy,
@@ -381,7 +382,7 @@ func run(t *testing.T, a *account, base, small string, events bool, first uint64
 		p := generate(seed)
 		g, err := play(base, small, events, p)
 		if err != nil {
-			report(t, base, small, events, p, fmt.Errorf("seed %d: %w", seed, err))
+			report(t, base, small, events, p, g, fmt.Errorf("seed %d: %w", seed, err))
 			return
 		}
 		a.add(g.oracle)
@@ -389,24 +390,27 @@ func run(t *testing.T, a *account, base, small string, events bool, first uint64
 	t.Logf("%d programs, seeds %d to %d", played, first, first+uint64(played)-1)
 }
 
-// report makes a failing program small and tells it. failure is what was wrong the first time.
-func report(t *testing.T, base, small string, events bool, p program, failure error) {
+// report makes a failing program small and tells it. g is the game that was lost the first time, and failure what was
+// wrong.
+func report(t *testing.T, base, small string, events bool, p program, g *game, failure error) {
 	t.Helper()
+	first, always := failure, ""
 	p = shrink(p, func(p program) bool {
-		_, err := play(base, small, events, p)
+		again, err := play(base, small, events, p)
+		if err != nil {
+			g, failure = again, err
+		}
 		return err != nil
 	})
-	g, err := play(base, small, events, p)
-	if err == nil {
-		t.Errorf("%v\n\nIt did not fail when it was played again, so it depends on the time. The program:\n%s", failure, p)
-		return
+	if _, err := play(base, small, events, p); err == nil {
+		always = "\nIt does not fail each time, so it depends on the time.\n"
 	}
 	var last []string
 	for _, l := range g.last {
 		last = append(last, short(l))
 	}
-	t.Errorf("%v\n%v\n\nAs a test, this is testdata/program/NAME.txt, with a first line that says what it shows:\n\n# \n%s\nWhat happened:\n%s\n\nthe sidecar's words:\n%s\nlast lines of the output:\n%s",
-		failure, err, p, strings.Join(g.trace, "\n"), g.sidecar.words.String(), strings.Join(last, "\n"))
+	t.Errorf("%v\n%v\n%s\nAs a test, this is testdata/program/NAME.txt, with a first line that says what it shows:\n\n# \n%s\nWhat happened:\n%s\n\nthe sidecar's words:\n%s\nlast lines of the output:\n%s",
+		first, failure, always, p, strings.Join(g.trace, "\n"), g.sidecar.words.String(), strings.Join(last, "\n"))
 }
 
 func short(line string) string {
@@ -549,8 +553,8 @@ func eachPlace(t *testing.T, places []place, f func(t *testing.T, dir, small str
 				}
 				t.Parallel()
 				if p, ok := asked(t); ok {
-					if _, err := play(dir, small, events, p); err != nil {
-						report(t, dir, small, events, p, err)
+					if g, err := play(dir, small, events, p); err != nil {
+						report(t, dir, small, events, p, g, err)
 					}
 					return
 				}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/log-bridge/log-bridge/sidecar/internal/follow"
 )
 
 // An oracle says which records have to come out of the sidecar, from what happens in the world
@@ -56,7 +58,7 @@ type mind struct {
 	doubted  reason  // why a copy may be taken for a file of its own
 	sizes    []int64 // of a copy that may be taken for a file of its own, as it grew
 	empty    bool    // it was seen to be empty in this era
-	aged     bool    // it was there while time passed
+	aged     bool    // it was there for so long, also by the clock that dates files, that a scan could note that
 	parted   bool    // the sidecar was down after the file was copied
 }
 
@@ -356,8 +358,8 @@ func (o *oracle) ended() error {
 }
 
 // rests checks that all whole lines are out when the sidecar has come to rest: after idle, if
-// nothing happens for that long.
-func (o *oracle) rests(idle time.Duration) error {
+// nothing happens for that long. It began to do so at a time by the clock that dates files.
+func (o *oracle) rests(idle time.Duration, begun time.Time) error {
 	o.failed = o.full || o.failed && idle == 0
 	if !o.failed {
 		for r, f := range o.fates {
@@ -374,7 +376,7 @@ func (o *oracle) rests(idle time.Duration) error {
 		}
 	}
 	for _, x := range o.inodes {
-		o.mind(x).aged = o.mind(x).aged || idle > 0
+		o.mind(x).aged = o.mind(x).aged || idle > 0 && begun.Sub(time.Unix(0, x.birth)) >= follow.StampAge
 	}
 	o.swapped = o.swapped && idle == 0
 	return o.check(func(x *inode, r *record) bool {
