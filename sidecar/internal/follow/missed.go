@@ -142,12 +142,12 @@ func (s *scanning) gaps() (gaps []gap) {
 	}
 	for _, x := range s.index.open {
 		if x.round == s.result.round && x.Birth >= since && x.src.IsGlob() && x.current() && s.holders[x.place] == nil {
-			gaps = append(gaps, s.sinceLastScan(gap{name: x.place, since: since, numbered: true}))
+			gaps = append(gaps, s.sinceLeft(gap{name: x.place, since: since, numbered: true})) // no scan searched for it
 		}
 	}
 	for _, name := range s.slipped {
 		if s.holders[name] == nil {
-			gaps = append(gaps, s.sinceLastScan(gap{name: name, since: since, numbered: true}))
+			gaps = append(gaps, s.sinceLeft(gap{name: name, since: since, numbered: true}))
 		}
 	}
 	return gaps
