@@ -141,8 +141,13 @@ func (s *scanning) gaps() (gaps []gap) {
 		}
 	}
 	for _, x := range s.index.open {
-		if x.round == s.result.round && x.Birth >= since && x.src.IsGlob() && x.current() && s.holders[x.place] == nil {
-			gaps = append(gaps, s.sinceLeft(gap{name: x.place, since: since, numbered: true})) // no scan searched for it
+		if x.round != s.result.round || x.Birth < since || !x.src.IsGlob() || !x.current() {
+			continue
+		}
+		for _, name := range []contract.Place{x.place, x.logName()} {
+			if s.holders[name] == nil { // no scan searched for it
+				gaps = append(gaps, s.sinceLeft(gap{name: name, since: since, numbered: true}))
+			}
 		}
 	}
 	for _, name := range s.slipped {
