@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 	"github.com/log-bridge/log-bridge/webhook/internal/manifest"
 	"github.com/log-bridge/log-bridge/webhook/internal/rules"
@@ -87,7 +88,9 @@ func (o *offline) look(ctx context.Context, command string, stdin io.Reader) (*m
 		if r.Err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", command, r.Err)
 		}
-		r.Findings = append(inject.Misplaced(p.Outer, p.Pod.Annotations), r.Findings...)
+		found := inject.Misplaced(p.Outer, p.Pod.Annotations)
+		found.Merge(r.List)
+		r.List = found
 		all = append(all, looked{Pod: p, Result: r})
 	}
 	return stream, all, nil
@@ -99,7 +102,7 @@ const ofRules inject.Reason = "rules"
 // checkRules finds what is wrong with the rules in the values of the chart.
 func checkRules(ctx context.Context, text []byte, c inject.Config) []looked {
 	set, findings := rules.Parse(ctx, text, c)
-	return []looked{{Pod: &manifest.Pod{Object: fmt.Sprintf("rules (%d)", len(set.Rules))}, Result: inject.Result{LeftAlone: ofRules, Findings: findings}}}
+	return []looked{{Pod: &manifest.Pod{Object: fmt.Sprintf("rules (%d)", len(set.Rules))}, Result: inject.Result{LeftAlone: ofRules, List: finding.Of(findings...)}}}
 }
 
 // otherKind is why a pod in an object of a kind that is not Kubernetes' own is left alone.
@@ -109,9 +112,9 @@ const otherKind inject.Reason = "other-kind"
 // misspelt as well as one that some operator knows.
 func notLookedInto(p *manifest.Pod) inject.Result {
 	version, kind := path.Split(p.Kind)
-	return inject.Result{LeftAlone: otherKind, Findings: []inject.Finding{inject.NewFinding(inject.LB0602, fmt.Sprintf(
+	return inject.Result{LeftAlone: otherKind, List: finding.Of(finding.New(finding.UnknownKind,
 		"it has annotations of %s, but is not looked into, since Kubernetes has no kind %q of apiVersion %q; correct these two, or leave its pods to the webhook",
-		strings.TrimSuffix(contract.Prefix, "/"), contract.Brief(kind), contract.Brief(strings.TrimSuffix(version, "/"))))}}
+		strings.TrimSuffix(contract.Prefix, "/"), kind, strings.TrimSuffix(version, "/")))}
 }
 
 // injectCommand writes the manifest as it would be after admission. If anything in it
@@ -128,7 +131,7 @@ func injectCommand(ctx context.Context, args []string, stdin io.Reader, stdout, 
 	refused := false
 	for _, p := range pods {
 		for _, f := range p.Findings {
-			if f.Severity() != inject.Note {
+			if f.Severity() != finding.Note {
 				say(stderr, "%s: %s: %s: %s: %s", called(), o.name(), p.Object, f.Severity(), f)
 			}
 		}
@@ -229,16 +232,16 @@ func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io
 }
 
 // writeFindings writes those of one object, one a line.
-func writeFindings(w io.Writer, findings []inject.Finding) {
+func writeFindings(w io.Writer, findings []finding.Finding) {
 	for _, f := range findings {
-		say(w, "  %s %s: %s", f.Severity(), f.Code, f.Text)
+		say(w, "  %s %s: %s", f.Severity(), f.Code, f.Text())
 	}
 }
 
 // listFindings writes the reference of findings.
 func listFindings(w io.Writer) {
 	fmt.Fprint(w, "| number | severity | what is the matter | remedy |\n|---|---|---|---|\n")
-	for _, row := range inject.Codes {
+	for _, row := range finding.Table {
 		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", row.Code, row.Severity, row.Title, row.Remedy)
 	}
 }

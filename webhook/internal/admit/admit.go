@@ -27,6 +27,7 @@ import (
 	kjson "sigs.k8s.io/json"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 	"github.com/log-bridge/log-bridge/webhook/internal/rules"
 )
@@ -230,7 +231,7 @@ func (h handler) answer(ctx context.Context, req request, start time.Time) (*adm
 	more := result.MoreOthers
 	for _, f := range result.Findings {
 		switch {
-		case f.Severity() != inject.Warning:
+		case f.Severity() != finding.Warning:
 		case len(response.Warnings) == maxWarnings:
 			more++
 		default:
@@ -261,7 +262,7 @@ func (h handler) done(req request, start time.Time, result, reason string, respo
 
 // fail answers with a failed call, and counts and logs it in one line.
 func (h handler) fail(w http.ResponseWriter, req request, start time.Time, f failure, more ...any) {
-	h.tell(slog.LevelError, req, start, failed, f.reason, append([]any{"error", contract.Cut(f.err.Error(), inject.MaxSentence)}, more...)...)
+	h.tell(slog.LevelError, req, start, failed, f.reason, append([]any{"error", contract.Cut(f.err.Error(), finding.MaxSentence)}, more...)...)
 	http.Error(w, "log-bridge-webhook failed at this request; its log says why", f.code)
 }
 
@@ -278,7 +279,7 @@ func (h handler) tell(level slog.Level, req request, start time.Time, result, re
 }
 
 // warning is a finding in at most 256 characters, where the API server cuts.
-func warning(f inject.Finding) string {
+func warning(f finding.Finding) string {
 	text := []rune("log-bridge: " + f.String())
 	if len(text) > 256 {
 		text = append(text[:255], '…')
@@ -286,7 +287,7 @@ func warning(f inject.Finding) string {
 	return string(text)
 }
 
-func codes(of []inject.Finding) []string {
+func codes(of []finding.Finding) []string {
 	all := []string{}
 	for _, f := range of {
 		if len(all) == maxCodes {

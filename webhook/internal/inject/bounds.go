@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	kjson "sigs.k8s.io/json"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
 // Bounds of a pod. One that exceeds them is refused with a sentence, so that no pod takes
@@ -69,10 +69,10 @@ func measure(text []byte) *Result {
 	m := meter{text: text}
 	for m.next() {
 	}
-	tooMuch := func(n, most int, what string) Finding {
-		return NewFinding(LB0207, fmt.Sprintf("the pod has %d %s, and log-bridge takes at most %d; make it smaller, or take the log-bridge.dev annotations away", n, what, most))
+	tooMuch := func(n, most int, what string) finding.Finding {
+		return finding.New(finding.PodTooLarge, "the pod has %d %s, and log-bridge takes at most %d; make it smaller, or take the log-bridge.dev annotations away", n, what, most)
 	}
-	var f Finding
+	var f finding.Finding
 	switch {
 	case len(text) > MaxPod:
 		f = tooMuch(len(text), MaxPod, "bytes of JSON")
@@ -81,7 +81,7 @@ func measure(text []byte) *Result {
 	case m.values > MaxValues:
 		f = tooMuch(m.values, MaxValues, "fields and items")
 	case m.quantity != "":
-		f = NewFinding(LB0405, m.quantity+" has too many digits to be compared with others; write it with a suffix, such as 64Mi or 100m")
+		f = finding.New(finding.QuantityOutOfRange, "%v has too many digits to be compared with others; write it with a suffix, such as 64Mi or 100m", m.quantity)
 	default:
 		return nil
 	}
@@ -90,7 +90,7 @@ func measure(text []byte) *Result {
 	if m.alone != "" {
 		return &Result{LeftAlone: m.alone}
 	}
-	return &Result{Findings: []Finding{f}}
+	return &Result{List: finding.Of(f)}
 }
 
 // meter goes through a JSON text from value to value.
@@ -102,8 +102,8 @@ type meter struct {
 	name   []byte // of the field at the place
 
 	values, containers int
-	quantity           string // the first one that must not be decoded, as a sentence begins
-	alone              Reason // why the pod is left alone
+	quantity           finding.Words // the first one that must not be decoded, as a sentence begins
+	alone              Reason        // why the pod is left alone
 }
 
 // next goes on by one token. It says false at the end.
@@ -197,7 +197,7 @@ func (m *meter) scalar(s []byte) {
 	// A text of any length is not copied: each of its characters may have six bytes here.
 	begin := s[:min(len(s), 6*maxQuantity+1)]
 	if m.quantity == "" && (len(begin) < len(s) || !comparable(string(unescaped(s)))) {
-		m.quantity = string(say("%s: %s", string(m.name), string(begin)))
+		m.quantity = finding.Say("%s: %s", string(m.name), string(begin))
 	}
 }
 
@@ -264,39 +264,39 @@ func (p *planner) checkBounds() {
 		total += len(k) + len(v)
 	}
 	if total > MaxAnnotations {
-		p.say(LB0107, "the annotations of the pod have %d bytes together, and Kubernetes takes at most %d; take some away", total, MaxAnnotations)
+		p.found.Add(finding.AnnotationsTooLong, "the annotations of the pod have %d bytes together, and Kubernetes takes at most %d; take some away", total, MaxAnnotations)
 	}
 	if n := len(p.sources()); n > MaxContainers {
-		p.say(LB0207, "the pod has %d containers, and log-bridge takes at most %d; make it smaller, or take the log-bridge.dev annotations away", n, MaxContainers)
+		p.found.Add(finding.PodTooLarge, "the pod has %d containers, and log-bridge takes at most %d; make it smaller, or take the log-bridge.dev annotations away", n, MaxContainers)
 	}
 	for _, s := range p.sources() {
 		if len(s.Name) > maxName {
-			p.say(LB0208, "the container's name %s has %d bytes, and Kubernetes takes at most %d", s.Name, len(s.Name), maxName)
+			p.found.Add(finding.NameTooLong, "the container's name %s has %d bytes, and Kubernetes takes at most %d", s.Name, len(s.Name), maxName)
 		}
 		if len(s.Image) > maxImage {
-			p.say(LB0208, "container %s: the image's name %s has %d bytes, which is more than an image's name can have", s.Name, s.Image, len(s.Image))
+			p.found.Add(finding.NameTooLong, "container %s: the image's name %s has %d bytes, which is more than an image's name can have", s.Name, s.Image, len(s.Image))
 		}
 		for _, m := range s.VolumeMounts {
 			if n := max(len(m.MountPath), len(m.SubPath)); n > maxPath {
-				p.say(LB0309, "container %s mounts volume %s at a path of %d bytes, and Linux takes at most %d; use a shorter one", s.Name, m.Name, n, maxPath)
+				p.found.Add(finding.PathNotMountable, "container %s mounts volume %s at a path of %d bytes, and Linux takes at most %d; use a shorter one", s.Name, m.Name, n, maxPath)
 			}
 		}
-		p.checkQuantities(words("container "+contract.Brief(s.Name)), s.Resources.Requests, s.Resources.Limits)
+		p.checkQuantities(finding.Say("container %s", s.Name), s.Resources.Requests, s.Resources.Limits)
 	}
 	if r := p.pod.Spec.Resources; r != nil {
 		p.checkQuantities("the pod's resources", r.Requests, r.Limits)
 	}
 	for _, v := range p.pod.Spec.Volumes {
 		if len(v.Name) > maxName {
-			p.say(LB0208, "the volume's name %s has %d bytes, and Kubernetes takes at most %d", v.Name, len(v.Name), maxName)
+			p.found.Add(finding.NameTooLong, "the volume's name %s has %d bytes, and Kubernetes takes at most %d", v.Name, len(v.Name), maxName)
 		}
 		if v.EmptyDir != nil && v.EmptyDir.SizeLimit != nil && !bounded(*v.EmptyDir.SizeLimit) {
-			p.unbounded(words("volume "+contract.Brief(v.Name)), "sizeLimit")
+			p.unbounded(finding.Say("volume %s", v.Name), "sizeLimit")
 		}
 	}
 }
 
-func (p *planner) checkQuantities(where words, lists ...corev1.ResourceList) {
+func (p *planner) checkQuantities(where finding.Words, lists ...corev1.ResourceList) {
 	for _, l := range lists {
 		for _, name := range slices.Sorted(maps.Keys(l)) {
 			if !bounded(l[name]) {
@@ -306,8 +306,8 @@ func (p *planner) checkQuantities(where words, lists ...corev1.ResourceList) {
 	}
 }
 
-func (p *planner) unbounded(where words, name string) {
-	p.say(LB0405, "%s: the quantity %s is far beyond what a computer has; write one such as 64Mi or 100m", where, name)
+func (p *planner) unbounded(where finding.Words, name string) {
+	p.found.Add(finding.QuantityOutOfRange, "%s: the quantity %s is far beyond what a computer has; write one such as 64Mi or 100m", where, name)
 }
 
 // checkAdded refuses to add more than the kernel passes to a program or the API server stores.
@@ -317,6 +317,6 @@ func (p *planner) checkAdded() {
 		total += p.added[i].Size()
 	}
 	if total > MaxAdded {
-		p.say(LB0209, "log-bridge would add more than %d bytes to the pod; write fewer files, or globs for many", MaxAdded)
+		p.found.Add(finding.AdditionsTooLarge, "log-bridge would add more than %d bytes to the pod; write fewer files, or globs for many", MaxAdded)
 	}
 }

@@ -7,6 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
 // environment are the variables of the sidecar that subPathExpr needs.
@@ -71,7 +73,7 @@ func (p *planner) variablesOf(s source) *variables {
 // stays as it is unless two containers mean different things by one name.
 func (p *planner) environment(s source, expr string) (string, error) {
 	if len(expr) > maxPath {
-		return "", sentence("it has %d bytes, more than a path can have", len(expr))
+		return "", finding.Sentence("it has %d bytes, more than a path can have", len(expr))
 	}
 	need, indices, err := p.variablesOf(s).of(expr, len(s.EnvFrom) > 0)
 	if err != nil {
@@ -93,7 +95,7 @@ func (p *planner) environment(s source, expr string) (string, error) {
 			}
 		}
 		if p.env.size > MaxAdded {
-			return "", sentence("the variables that the sidecar would need have more than %d bytes together; use fewer or shorter ones", MaxAdded)
+			return "", finding.Sentence("the variables that the sidecar would need have more than %d bytes together; use fewer or shorter ones", MaxAdded)
 		}
 		suffix = p.env.add(vars, need)
 		p.env.given[key] = suffix
@@ -111,9 +113,9 @@ func (v *variables) of(expr string, envFrom bool) (need map[string]bool, indices
 		switch {
 		case len(v.by[name]) > 0:
 		case envFrom:
-			return nil, nil, sentence("$(%s) is not in the container's env; if it comes from envFrom, the sidecar cannot be given it alone, so define %s in env", name, name)
+			return nil, nil, finding.Sentence("$(%s) is not in the container's env; if it comes from envFrom, the sidecar cannot be given it alone, so define %s in env", name, name)
 		default:
-			return nil, nil, sentence("$(%s) is not in the container's env; define %s there", name, name)
+			return nil, nil, finding.Sentence("$(%s) is not in the container's env; define %s there", name, name)
 		}
 	}
 	// A literal value may refer to variables in its turn. One that is not in env
@@ -121,21 +123,21 @@ func (v *variables) of(expr string, envFrom bool) (need map[string]bool, indices
 	for i := 0; i < len(queue); i++ {
 		for _, at := range v.by[queue[i]] {
 			if indices = append(indices, at); len(indices) > maxVariables {
-				return nil, nil, sentence("it needs more than %d variables; use fewer", maxVariables)
+				return nil, nil, finding.Sentence("it needs more than %d variables; use fewer", maxVariables)
 			}
 			e := &v.all[at]
 			if e.ValueFrom != nil && e.ValueFrom.FileKeyRef != nil {
-				return nil, nil, sentence("%s comes from a file (fileKeyRef) that is written after the sidecar starts; define it by value or from a field of the pod", e.Name)
+				return nil, nil, finding.Sentence("%s comes from a file (fileKeyRef) that is written after the sidecar starts; define it by value or from a field of the pod", e.Name)
 			}
 			if len(e.Value) > MaxAdded {
-				return nil, nil, sentence("the value of %s has %d bytes; use a shorter one", e.Name, len(e.Value))
+				return nil, nil, finding.Sentence("the value of %s has %d bytes; use a shorter one", e.Name, len(e.Value))
 			}
 			r := v.references(at)
 			if name := r.undefined; name != "" && envFrom {
-				return nil, nil, sentence("%s refers to $(%s), which is not in the container's env; if it comes from envFrom, the sidecar cannot be given it alone, so define %s in env", e.Name, name, name)
+				return nil, nil, finding.Sentence("%s refers to $(%s), which is not in the container's env; if it comes from envFrom, the sidecar cannot be given it alone, so define %s in env", e.Name, name, name)
 			}
 			if len(r.defined) > maxVariables {
-				return nil, nil, sentence("it needs more than %d variables; use fewer", maxVariables)
+				return nil, nil, finding.Sentence("it needs more than %d variables; use fewer", maxVariables)
 			}
 			for _, name := range r.defined {
 				if !need[name] {

@@ -28,6 +28,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
 // Config is what the administrator decides.
@@ -154,27 +155,10 @@ type Result struct {
 	Mended     bool
 	Shares     []Share
 	Operations []jsonpatch.Operation
-	// Findings in the order found, mistakes and others: the first MaxFindings of each.
-	Findings []Finding
-	// MoreMistakes and MoreOthers count those that are not among the Findings.
-	MoreMistakes, MoreOthers int
+	// List has what was found.
+	finding.List
 	// Err is why the context ended, if it ended first. Nothing else is decided then.
 	Err error
-}
-
-// Mistakes are the findings for which the pod is refused.
-func (r Result) Mistakes() []Finding {
-	return slices.DeleteFunc(slices.Clone(r.Findings), func(f Finding) bool { return f.Severity() != Mistake })
-}
-
-// Refusal is one text of at most MaxMessage bytes with the sentences of the mistakes; empty
-// if there is none.
-func (r Result) Refusal() string {
-	mistakes := r.Mistakes()
-	if len(mistakes) == 0 {
-		return ""
-	}
-	return Join(mistakes, r.MoreMistakes)
 }
 
 // Pod decides for one pod. It does not change the pod, which shares memory with the Result.
@@ -185,7 +169,7 @@ func Pod(ctx context.Context, pod *corev1.Pod, c Config) Result {
 		if reason == Already {
 			return p.already()
 		}
-		if p.mistaken() {
+		if p.found.Mistaken() {
 			reason = ""
 		}
 		return p.result(Result{LeftAlone: reason})
@@ -194,7 +178,7 @@ func Pod(ctx context.Context, pod *corev1.Pod, c Config) Result {
 	for _, phase := range []func(){p.checkBounds, p.share, p.addContainers, p.checkLeftovers} {
 		phase()
 		// A mistake that is told makes the next phase expensive, or without a sense.
-		if p.ended() || p.mistaken() {
+		if p.ended() || p.found.Mistaken() {
 			return p.result(Result{})
 		}
 	}
@@ -204,7 +188,7 @@ func Pod(ctx context.Context, pod *corev1.Pod, c Config) Result {
 // already decides about a pod that has our parts: what another webhook dropped is put back.
 func (p *planner) already() Result {
 	r := Result{LeftAlone: Already, By: p.status().by()}
-	if p.mistaken() {
+	if p.found.Mistaken() {
 		r.LeftAlone = ""
 	} else if ops := p.mend(); len(ops) > 0 {
 		r.LeftAlone, r.Mended, r.Operations = "", true, ops
@@ -231,7 +215,7 @@ func (p *planner) result(r Result) Result {
 	if p.ended() {
 		return Result{Err: p.ctx.Err()}
 	}
-	r.Findings, r.MoreMistakes, r.MoreOthers = p.findings, p.mistakes-p.keptMistakes, p.others-p.keptOthers
+	r.List = p.found
 	return r
 }
 
@@ -248,10 +232,7 @@ type planner struct {
 	set    settings
 	left   leftovers
 
-	findings                 []Finding
-	found                    map[Finding]bool
-	mistakes, others         int // found
-	keptMistakes, keptOthers int // of these, among the findings
+	found finding.List
 
 	// What is found by name, made when it is first asked for.
 	all      []source
@@ -292,32 +273,6 @@ type source struct {
 	init  bool
 	index int
 }
-
-func (p *planner) find(code Code, text string) {
-	f := NewFinding(code, text)
-	if p.found[f] {
-		return
-	}
-	if p.found == nil {
-		p.found = map[Finding]bool{}
-	}
-	count, kept := &p.others, &p.keptOthers
-	if f.Severity() == Mistake {
-		count, kept = &p.mistakes, &p.keptMistakes
-	}
-	*count++
-	if *kept < MaxFindings {
-		*kept++
-		p.found[f] = true
-		p.findings = append(p.findings, f)
-	}
-}
-
-func (p *planner) mistaken() bool { return p.mistakes > 0 }
-
-// enough says that one more mistake would only be counted, so that its sentence need not
-// be found.
-func (p *planner) enough() bool { return p.keptMistakes == MaxFindings }
 
 // sources are the containers whose files can be followed. The list is not to be changed.
 func (p *planner) sources() []source {
@@ -368,11 +323,11 @@ func (p *planner) leaveAlone() (reason Reason, done bool) {
 		}
 	}
 	if _, ok := a[corev1.MirrorPodAnnotationKey]; ok {
-		p.findIfAsked(LB0502, "this is the mirror of a static pod, whose manifest on the node decides; annotate nothing here, and run `log-bridge-webhook inject -f` on that manifest")
+		p.addIfAsked(finding.MirrorPod, "this is the mirror of a static pod, whose manifest on the node decides; annotate nothing here, and run `log-bridge-webhook inject -f` on that manifest")
 		return MirrorPod, true
 	}
 	if p.isWindows() {
-		p.findIfAsked(LB0501, "this pod runs on Windows, the sidecar on Linux only; the pod is left as it is")
+		p.addIfAsked(finding.WindowsPod, "this pod runs on Windows, the sidecar on Linux only; the pod is left as it is")
 		return Windows, true
 	}
 	if p.injected() {
@@ -383,7 +338,7 @@ func (p *planner) leaveAlone() (reason Reason, done bool) {
 	}
 	if !p.asked() {
 		p.unasked()
-		if p.mistaken() {
+		if p.found.Mistaken() {
 			return "", true
 		}
 		return NotAsked, true
@@ -391,9 +346,9 @@ func (p *planner) leaveAlone() (reason Reason, done bool) {
 	return "", false
 }
 
-func (p *planner) findIfAsked(code Code, text string) {
+func (p *planner) addIfAsked(code finding.Code, sentence finding.Words) {
 	if p.asked() {
-		p.find(code, text)
+		p.found.Add(code, "%v", sentence)
 	}
 }
 
@@ -481,7 +436,7 @@ func (p *planner) compareStatus() {
 		same = same && (wanted[s.Entry] || wantedOfAny[pattern])
 	}
 	if !same {
-		p.say(LB0503, "the pod already has a sidecar, which follows %s and not what the annotations now say; take the log-bridge parts out of the manifest, or edit the template it comes from", list(has))
+		p.found.Add(finding.AnnotationsEdited, "the pod already has a sidecar, which follows %s and not what the annotations now say; take the log-bridge parts out of the manifest, or edit the template it comes from", finding.Names(has))
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
 // leftovers are the parts of an earlier injection in a pod of which the sidecar is gone, as
@@ -66,13 +67,13 @@ func (p *planner) checkLeftovers() {
 	if p.left.volume == nil {
 		return
 	}
-	const remedy words = "; take all parts of log-bridge out of the manifest, or make the copy from the template that the pod came from"
+	const remedy finding.Words = "; take all parts of log-bridge out of the manifest, or make the copy from the template that the pod came from"
 	if dir := p.left.volume.EmptyDir; dir.Medium != corev1.StorageMediumDefault || !same(dir, p.set.sizeLimit) {
 		limit := "none"
 		if dir.SizeLimit != nil {
 			limit = dir.SizeLimit.String()
 		}
-		p.say(LB0206, "the volume %s is of an earlier injection and has another medium or sizeLimit (%s) than %s says now%s", contract.Volume, limit, annotation(contract.KeySizeLimit), remedy)
+		p.found.Add(finding.LeftoversDiffer, "the volume %s is of an earlier injection and has another medium or sizeLimit (%s) than %s says now%s", contract.Volume, limit, annotation(contract.KeySizeLimit), remedy)
 	}
 	planned := map[int]map[string]corev1.VolumeMount{}
 	for _, a := range p.mounts {
@@ -85,7 +86,7 @@ func (p *planner) checkLeftovers() {
 	for _, l := range p.left.mounts {
 		m, ok := planned[p.byName[l.source.Name]][l.mount.MountPath]
 		if !ok || !equality.Semantic.DeepEqual(m, l.mount) {
-			p.say(LB0206, "container %s mounts the volume %s of an earlier injection at %s (%s), which the annotations do not ask for now%s",
+			p.found.Add(finding.LeftoversDiffer, "container %s mounts the volume %s of an earlier injection at %s (%s), which the annotations do not ask for now%s",
 				l.source.Name, contract.Volume, l.mount.MountPath, l.mount.SubPath, remedy)
 		}
 	}
@@ -108,7 +109,7 @@ func (p *planner) checkParts() {
 	if err != nil {
 		return // of another version, perhaps
 	}
-	const remedy words = "; take all parts of log-bridge out of the manifest, or make the pod from its template"
+	const remedy finding.Words = "; take all parts of log-bridge out of the manifest, or make the pod from its template"
 	made := map[string]bool{}
 	for _, place := range slices.Concat(tail.Files, tail.Dirs, tail.Seeded) {
 		made[place.Container+place.Path] = true
@@ -130,18 +131,18 @@ func (p *planner) checkParts() {
 			}
 			mounted[m.SubPath] = true
 			if !made[m.SubPath] {
-				p.say(LB0206, "container %s mounts the volume %s at %s (%q), which the sidecar of this pod does not make%s", s.Name, contract.Volume, m.MountPath, m.SubPath, remedy)
+				p.found.Add(finding.LeftoversDiffer, "container %s mounts the volume %s at %s (%q), which the sidecar of this pod does not make%s", s.Name, contract.Volume, m.MountPath, m.SubPath, remedy)
 			}
 		}
 	}
 	for _, place := range slices.Concat(tail.Files, tail.Dirs, tail.Seeded) {
 		if !mounted[place.Container+place.Path] {
-			p.say(LB0206, "the sidecar follows %s, but no container mounts that from the volume %s any more%s", place, contract.Volume, remedy)
+			p.found.Add(finding.LeftoversDiffer, "the sidecar follows %s, but no container mounts that from the volume %s any more%s", place, contract.Volume, remedy)
 		}
 	}
 	for _, place := range tail.Seeded {
 		if !seeded[path.Join(contract.Root, place.Container)+place.Path] {
-			p.say(LB0206, "the container that fills %s with what the image has there is gone%s", place, remedy)
+			p.found.Add(finding.LeftoversDiffer, "the container that fills %s with what the image has there is gone%s", place, remedy)
 		}
 	}
 }
@@ -155,18 +156,18 @@ func isSeeder(c *corev1.Container) bool {
 // there is nothing to name.
 func (p *planner) checkNames() {
 	if len(p.pod.Spec.Containers) == 0 {
-		p.find(LB0201, "the pod has no container")
+		p.found.Add(finding.UnknownContainer, "the pod has no container")
 	}
 	volume := p.left.volume != nil
 	for _, v := range p.pod.Spec.Volumes {
 		if v.Name == contract.Volume {
 			volume = true
-			p.find(LB0203, "the pod already has a volume named "+contract.Volume+" that log-bridge did not make; rename it, or take the log-bridge.dev annotations away")
+			p.found.Add(finding.VolumeNameTaken, "the pod already has a volume named %s that log-bridge did not make; rename it, or take the log-bridge.dev annotations away", contract.Volume)
 		}
 	}
 	for _, s := range p.sources() {
 		if s.Name == contract.Container {
-			p.find(LB0202, "the pod already has a container named "+contract.Container+" that log-bridge did not make; rename it, or take the log-bridge.dev annotations away")
+			p.found.Add(finding.ContainerNameTaken, "the pod already has a container named %s that log-bridge did not make; rename it, or take the log-bridge.dev annotations away", contract.Container)
 		}
 		if volume {
 			continue
@@ -175,7 +176,7 @@ func (p *planner) checkNames() {
 		// the container would have the sidecar's offsets.
 		if slices.ContainsFunc(s.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == contract.Volume }) ||
 			slices.ContainsFunc(s.VolumeDevices, func(d corev1.VolumeDevice) bool { return d.Name == contract.Volume }) {
-			p.say(LB0205, "container %s mounts a volume named %s, which the pod does not have and log-bridge adds for itself; take that mount away", s.Name, contract.Volume)
+			p.found.Add(finding.VolumeMounted, "container %s mounts a volume named %s, which the pod does not have and log-bridge adds for itself; take that mount away", s.Name, contract.Volume)
 		}
 	}
 }

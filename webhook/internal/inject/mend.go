@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
 // mend puts back the fields of our containers that another webhook has dropped between
@@ -41,7 +42,7 @@ func (p *planner) mend() []jsonpatch.Operation {
 			put(restricted().SeccompProfile, "securityContext", "seccompProfile")
 		}
 		if len(dropped) > 0 {
-			p.say(LB0412, "another webhook dropped %s of container %s, since its Kubernetes types are too old; log-bridge puts it back, but update that webhook", words(strings.Join(dropped, " and ")), c.Name)
+			p.found.Add(finding.FieldsDropped, "another webhook dropped %s of container %s, since its Kubernetes types are too old; log-bridge puts it back, but update that webhook", finding.Words(strings.Join(dropped, " and ")), c.Name)
 		}
 	}
 	return ops

@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
 // tellOrder finds containers that another webhook, called after us, has put before the sidecar
@@ -20,9 +21,9 @@ func (p *planner) tellOrder() {
 		switch {
 		case !mounts(c):
 		case strings.HasPrefix(c.Name, contract.SeedContainerPrefix):
-			p.say(LB0211, "init container %s comes before %s, which gives it its program, so the pod would never start; have the webhook that changed their order keep it", c.Name, contract.Container)
+			p.found.Add(finding.SeededBeforeSidecar, "init container %s comes before %s, which gives it its program, so the pod would never start; have the webhook that changed their order keep it", c.Name, contract.Container)
 		default:
-			p.say(LB0210, "init container %s starts before %s and mounts its volume while nothing is in it: it sees empty directories, and the application does not see what it writes there; have it added after %[2]s, or without these mounts", c.Name, contract.Container)
+			p.found.Add(finding.MountedBeforeSidecar, "init container %s starts before %s and mounts its volume while nothing is in it: it sees empty directories, and the application does not see what it writes there; have it added after %[2]s, or without these mounts", c.Name, contract.Container)
 		}
 	}
 }

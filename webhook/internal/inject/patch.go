@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
 // safeToEvict lists volumes that do not keep the cluster autoscaler from moving a
@@ -89,9 +90,9 @@ func (p *planner) operations() []jsonpatch.Operation {
 func (p *planner) annotations() []jsonpatch.Operation {
 	status := Status{Version: p.config.Version, Release: p.config.Release, Rule: p.config.Rule, Entries: p.shares}
 	size := 0
-	for i, f := range p.findings {
-		if size += len(f.String()); size > MaxMessage {
-			status.Notes = append(status.Notes, fmt.Sprintf("and %d more", p.others-i))
+	for i, f := range p.found.Findings {
+		if size += len(f.String()); size > finding.MaxMessage {
+			status.Notes = append(status.Notes, fmt.Sprintf("and %d more", len(p.found.Findings)+p.found.MoreOthers-i))
 			break
 		}
 		status.Notes = append(status.Notes, f.String())

@@ -18,6 +18,7 @@ import (
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 	"github.com/log-bridge/log-bridge/test/helpers/podgen"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 )
 
@@ -43,7 +44,7 @@ func TestRandomPods(t *testing.T) {
 			t.Errorf("seed %d: the pod given to inject was changed", seed)
 		}
 		for _, f := range r.Findings {
-			if f.Text == "" {
+			if f.Text() == "" {
 				t.Errorf("seed %d: %s without a sentence", seed, f.Code)
 			}
 			seen[string(f.Code)]++
@@ -401,7 +402,7 @@ func mended(t *testing.T, seed uint64, text []byte) {
 	decode(t, dropped, &pod)
 	r := inject.Pod(t.Context(), &pod, config())
 	promised(t, r)
-	if !r.Mended || len(r.Findings) == 0 || r.Findings[0].Code != inject.LB0412 {
+	if !r.Mended || len(r.Findings) == 0 || r.Findings[0].Code != finding.FieldsDropped {
 		t.Errorf("seed %d: mended %v, said %v", seed, r.Mended, r.Findings)
 	}
 	decode(t, text, &want)

@@ -3,8 +3,6 @@ package inject_test
 import (
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -326,43 +324,5 @@ func promised(t testing.TB, r inject.Result) {
 	}
 	if (r.Refusal() != "") != (len(r.Mistakes()) > 0) {
 		t.Errorf("refusal %q with %d mistakes", r.Refusal(), len(r.Mistakes()))
-	}
-}
-
-// Each row documents one code, in order, and some test shows its sentence.
-func TestCodes(t *testing.T) {
-	var shown strings.Builder
-	for _, pattern := range []string{"refusal_test.go", "testdata/*.txtar", "../../testdata/*.txtar"} {
-		files, err := filepath.Glob(pattern)
-		if err != nil || len(files) == 0 {
-			t.Fatalf("%s: no files: %v", pattern, err)
-		}
-		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			shown.Write(text)
-		}
-	}
-	var others strings.Builder
-	for _, file := range []string{"../survey/survey_test.go", "../rules/rules_test.go"} {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		others.Write(text)
-	}
-	for i, row := range inject.Codes {
-		if i > 0 && row.Code <= inject.Codes[i-1].Code {
-			t.Errorf("%s comes after %s", row.Code, inject.Codes[i-1].Code)
-		}
-		if row.Title == "" || row.Remedy == "" || row.Severity == "" {
-			t.Errorf("%s is not documented", row.Code)
-		}
-		// Those of a cluster and of rules are in the tests of their packages, in other brackets.
-		if !strings.Contains(shown.String(), "["+string(row.Code)+"]") && !strings.Contains(others.String(), string(row.Code)) {
-			t.Errorf("no test shows the sentence of %s", row.Code)
-		}
 	}
 }

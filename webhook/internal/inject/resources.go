@@ -5,6 +5,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
 // Limits that are chosen where the pod needs one and nobody said which. With a
@@ -40,7 +41,7 @@ func (p *planner) resources() corev1.ResourceRequirements {
 	pod := p.pod.Spec.Resources
 	wholePod := pod != nil && len(pod.Requests)+len(pod.Limits) > 0
 	if wholePod {
-		p.find(LB0404, "the pod has resources as a whole, so the sidecar lives in its budget and asks for none")
+		p.found.Add(finding.PodHasResources, "the pod has resources as a whole, so the sidecar lives in its budget and asks for none")
 	}
 	guaranteed := !wholePod && p.guaranteed()
 
@@ -73,15 +74,15 @@ func (p *planner) compare(a ask, guaranteed bool) {
 	if a.request == nil {
 		return
 	}
-	given := say("%s: %s", annotation(a.requestKey), a.request)
+	given := finding.Say("%s: %s", annotation(a.requestKey), a.request)
 	switch {
 	case a.limit == nil && guaranteed && a.request.IsZero():
-		p.say(LB0403, "%s would cost the pod its QoS class Guaranteed, for which requests equal limits above zero; raise it or take it away", given)
+		p.found.Add(finding.GuaranteedLost, "%s would cost the pod its QoS class Guaranteed, for which requests equal limits above zero; raise it or take it away", given)
 	case a.limit == nil:
 	case a.request.Cmp(*a.limit) > 0:
-		p.say(LB0106, "%s is more than the limit of %s in %s; raise the limit or lower the request", given, a.limit, annotation(a.limitKey))
+		p.found.Add(finding.RequestAboveLimit, "%s is more than the limit of %s in %s; raise the limit or lower the request", given, a.limit, annotation(a.limitKey))
 	case guaranteed && a.request.Cmp(*a.limit) != 0:
-		p.say(LB0403, "%s is less than the limit of %s in %s, and the pod would lose its QoS class Guaranteed; make them equal", given, a.limit, annotation(a.limitKey))
+		p.found.Add(finding.GuaranteedLost, "%s is less than the limit of %s in %s, and the pod would lose its QoS class Guaranteed; make them equal", given, a.limit, annotation(a.limitKey))
 	}
 }
 
@@ -109,7 +110,7 @@ func (p *planner) ephemeral(r *corev1.ResourceRequirements) {
 	}
 	if !limited {
 		if a.limit != nil {
-			p.say(LB0411, "%s does nothing: no container of the pod has an ephemeral-storage limit, so the sidecar's would be that of the whole pod; take it away", annotation(a.limitKey))
+			p.found.Add(finding.EphemeralLimitWithoutEffect, "%s does nothing: no container of the pod has an ephemeral-storage limit, so the sidecar's would be that of the whole pod; take it away", annotation(a.limitKey))
 		}
 		if requested && a.request == nil && !a.usualRequest.IsZero() {
 			a.request = &a.usualRequest
@@ -128,7 +129,7 @@ func (p *planner) ephemeral(r *corev1.ResourceRequirements) {
 	request, limit := a.usual(true)
 	set(&r.Requests, name, request)
 	set(&r.Limits, name, limit)
-	p.say(LB0410, "a container of the pod has an ephemeral-storage limit, so the sidecar has one of %s for its log, and the pod's limit grows by that", limit)
+	p.found.Add(finding.EphemeralLimitAdded, "a container of the pod has an ephemeral-storage limit, so the sidecar has one of %s for its log, and the pod's limit grows by that", limit)
 }
 
 // same is one quantity for both, as the QoS class Guaranteed wants.

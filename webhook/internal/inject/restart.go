@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
 // tellRestart warns where a directory that is shared as a whole may hold more than logs. Without
@@ -19,15 +20,15 @@ func (p *planner) tellRestart(s source, dir string) {
 	if holdsLogs(dir) || !p.startsAgain(s.Container) {
 		return
 	}
-	remedy := say("write the logs to a directory of their own, such as %s/logs", dir)
+	remedy := finding.Say("write the logs to a directory of their own, such as %s/logs", dir)
 	glob := func(e contract.Entry) bool {
 		return e.Container == s.Name && e.IsGlob() && contract.Covers(dir, e.Dir())
 	}
 	globs := slices.ContainsFunc(p.set.files, glob) || slices.ContainsFunc(p.set.stderrFiles, glob)
 	if p.set.mount == contract.MountDirectory && !globs && !contract.Sticky(dir) {
-		remedy = say("remove %s, so that only the log is shared", annotation(contract.KeyMount))
+		remedy = finding.Say("remove %s, so that only the log is shared", annotation(contract.KeyMount))
 	}
-	p.say(LB0320, "%s of container %s is shared whole, so its files outlive a restart of the container, also a pid file, lock or socket; keep those elsewhere, such as in /run, or %s", dir, s.Name, remedy)
+	p.found.Add(finding.DirectoryOutlivesRestart, "%s of container %s is shared whole, so its files outlive a restart of the container, also a pid file, lock or socket; keep those elsewhere, such as in /run, or %s", dir, s.Name, remedy)
 }
 
 // startsAgain says whether the kubelet may start a container a second time.

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
 // defaultContainer is kubectl's annotation for the container that is meant when
@@ -53,9 +54,9 @@ func (p *planner) unasked() {
 		row, err := p.lookup(key)
 		switch {
 		case err != nil:
-			p.find(LB0101, err.Error())
+			p.found.Add(finding.UnknownAnnotation, "%v", err)
 		case row.Key != contract.KeyStatus && row.Key != contract.KeyInject:
-			p.say(LB0104, "%s does nothing without %s; the pod is left as it is", key, annotation(contract.KeyFiles))
+			p.found.Add(finding.SettingWithoutFiles, "%s does nothing without %s; the pod is left as it is", key, annotation(contract.KeyFiles))
 		}
 	}
 }
@@ -63,7 +64,7 @@ func (p *planner) unasked() {
 // lookup finds the row of a key. Finding the nearest one takes a while, which is spent only
 // on sentences that are told.
 func (p *planner) lookup(key string) (contract.Annotation, error) {
-	if p.enough() && !slices.ContainsFunc(contract.Annotations, func(a contract.Annotation) bool { return a.Name() == key }) {
+	if p.found.Full() && !slices.ContainsFunc(contract.Annotations, func(a contract.Annotation) bool { return a.Name() == key }) {
 		return contract.Annotation{}, errors.New(key)
 	}
 	return contract.Lookup(key)
@@ -78,7 +79,7 @@ func (p *planner) readSettings() {
 		}
 		row, err := p.lookup(key)
 		if err != nil {
-			p.find(LB0101, err.Error())
+			p.found.Add(finding.UnknownAnnotation, "%v", err)
 			continue
 		}
 		value := p.pod.Annotations[key]
@@ -86,7 +87,7 @@ func (p *planner) readSettings() {
 			value = strings.TrimSpace(value)
 		}
 		if code, err := p.set.read(row, value); err != nil {
-			p.find(code, key+": "+err.Error())
+			p.found.Add(code, "%s: %v", key, err)
 		}
 	}
 	p.nameContainers()
@@ -96,13 +97,13 @@ func (p *planner) readSettings() {
 	}
 	for _, e := range p.set.files {
 		if both[e] {
-			p.say(LB0105, "%s: %s is also in %s; each line is written once, so remove it from one of them", annotation(contract.KeyFiles), e, annotation(contract.KeyStderrFiles))
+			p.found.Add(finding.EntryForBothStreams, "%s: %s is also in %s; each line is written once, so remove it from one of them", annotation(contract.KeyFiles), e, annotation(contract.KeyStderrFiles))
 		}
 	}
 }
 
 // read sets what one annotation says.
-func (s *settings) read(row contract.Annotation, value string) (Code, error) {
+func (s *settings) read(row contract.Annotation, value string) (finding.Code, error) {
 	switch row.Kind {
 	case contract.Entries:
 		entries, err := contract.ParseEntries(value)
@@ -111,10 +112,10 @@ func (s *settings) read(row contract.Annotation, value string) (Code, error) {
 		} else {
 			s.stderrFiles = entries
 		}
-		return LB0103, err
+		return finding.InvalidEntry, err
 	case contract.Enum:
 		if !slices.Contains(row.Values, value) {
-			return LB0102, sentence("%q is none of %s", value, words(strings.Join(row.Values, ", ")))
+			return finding.InvalidValue, finding.Sentence("%q is none of %s", value, finding.Words(strings.Join(row.Values, ", ")))
 		}
 		if row.Key == contract.KeyMount {
 			s.mount = value
@@ -124,7 +125,7 @@ func (s *settings) read(row contract.Annotation, value string) (Code, error) {
 	case contract.Bool:
 		b, err := parseBool(value)
 		if err != nil {
-			return LB0102, err
+			return finding.InvalidValue, err
 		}
 		switch row.Key {
 		case contract.KeySeed:
@@ -135,24 +136,24 @@ func (s *settings) read(row contract.Annotation, value string) (Code, error) {
 	case contract.Quantity, contract.Request:
 		q, err := ParseQuantity(value)
 		if err != nil {
-			return LB0102, sentence("%q is not a quantity; write one such as %s", value, exampleQuantity(row.Key))
+			return finding.InvalidValue, finding.Sentence("%q is not a quantity; write one such as %s", value, exampleQuantity(row.Key))
 		}
 		// A limit of 0 reads as "no limit" to one and as "nothing allowed" to another. A request
 		// of 0 means one thing.
 		if row.Kind == contract.Request && q.Sign() < 0 {
-			return LB0102, sentence("%q is below zero; write a quantity such as %s, or 0", value, exampleQuantity(row.Key))
+			return finding.InvalidValue, finding.Sentence("%q is below zero; write a quantity such as %s, or 0", value, exampleQuantity(row.Key))
 		}
 		if row.Kind == contract.Quantity && q.Sign() <= 0 {
-			return LB0102, sentence("%q is not above zero; write a quantity such as %s, or take the annotation away", value, exampleQuantity(row.Key))
+			return finding.InvalidValue, finding.Sentence("%q is not above zero; write a quantity such as %s, or take the annotation away", value, exampleQuantity(row.Key))
 		}
 		if wrong := implausible(row.Key, q); wrong != "" {
-			return LB0108, sentence("%q is %s; write a quantity such as %s", value, wrong, exampleQuantity(row.Key))
+			return finding.ImplausibleQuantity, finding.Sentence("%q is %s; write a quantity such as %s", value, wrong, exampleQuantity(row.Key))
 		}
 		*s.quantity(row.Key) = &q
 	case contract.ID:
 		id, err := strconv.ParseInt(value, 10, 32)
 		if err != nil || strings.Trim(value, "0123456789") != "" {
-			return LB0102, sentence("%q is not a numeric id; write a number from 0 to 2147483647", value)
+			return finding.InvalidValue, finding.Sentence("%q is not a numeric id; write a number from 0 to 2147483647", value)
 		}
 		if row.Key == contract.KeyRunAsUser {
 			s.runAsUser = &id
@@ -186,7 +187,7 @@ func (s *settings) quantity(key string) **resource.Quantity {
 
 // implausible says what a quantity is that nobody can have meant: one of a unit that the
 // resource does not have, as 64m of memory, which is less than a byte.
-func implausible(key string, q resource.Quantity) words {
+func implausible(key string, q resource.Quantity) finding.Words {
 	if q.IsZero() {
 		return "" // a request of nothing is meant
 	}
@@ -194,7 +195,7 @@ func implausible(key string, q resource.Quantity) words {
 	switch key {
 	case contract.KeyCPURequest, contract.KeyCPULimit:
 		if f > 1e5 {
-			return say("more processors than any computer has (cpu is counted in cores)")
+			return finding.Say("more processors than any computer has (cpu is counted in cores)")
 		}
 	case contract.KeyMemoryRequest, contract.KeyMemoryLimit:
 		switch {
@@ -237,7 +238,7 @@ func parseBool(value string) (bool, error) {
 	case "false":
 		return false, nil
 	}
-	return false, sentence("%q is neither \"true\" nor \"false\"", value)
+	return false, finding.Sentence("%q is neither \"true\" nor \"false\"", value)
 }
 
 // nameContainers fills in the default container, drops what is named twice, and
@@ -257,7 +258,7 @@ func (p *planner) nameContainers() {
 				}
 				e.Container = name
 			} else if _, ok := p.source(e.Container); !ok {
-				p.say(LB0201, "%s: %s: the pod has no container %q; it has %s", annotation(list.key), e, e.Container, p.containerNames())
+				p.found.Add(finding.UnknownContainer, "%s: %s: the pod has no container %q; it has %s", annotation(list.key), e, e.Container, p.containerNames())
 				continue
 			}
 			if !twice[e] {
@@ -275,20 +276,20 @@ func (p *planner) nameContainers() {
 func (p *planner) defaultContainer() (string, bool) {
 	if name := p.pod.Annotations[defaultContainer]; name != "" && name != contract.Container {
 		if _, ok := p.source(name); !ok {
-			p.say(LB0204, "%s: the pod has no container %q; it has %s", defaultContainer, name, p.containerNames())
+			p.found.Add(finding.UnknownDefaultContainer, "%s: the pod has no container %q; it has %s", defaultContainer, name, p.containerNames())
 			return "", false
 		}
 		return name, true
 	}
 	if len(p.pod.Spec.Containers) == 0 {
-		p.find(LB0201, "the pod has no container")
+		p.found.Add(finding.UnknownContainer, "the pod has no container")
 		return "", false
 	}
 	return p.pod.Spec.Containers[0].Name, true
 }
 
-func (p *planner) containerNames() words {
-	if p.enough() {
+func (p *planner) containerNames() finding.Words {
+	if p.found.Full() {
 		return "others"
 	}
 	return names(p.sources())

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
 // wanted is an entry on its way to a Share.
@@ -39,14 +40,14 @@ func (p *planner) shareAll() {
 		w.source, _ = p.source(w.Container)
 		w.share = Share{Entry: w.Entry.String(), Stderr: w.stderr}
 		if code, err := p.way(w); err != nil {
-			p.find(code, annotation(w.key)+": "+err.Error())
+			p.found.Add(code, "%s: %v", annotation(w.key), err)
 			continue
 		}
 		if w.way == ByDirectory {
 			dirs[w.Container] = append(dirs[w.Container], w.dir)
 		}
 	}
-	if p.mistaken() {
+	if p.found.Mistaken() {
 		return
 	}
 
@@ -86,7 +87,7 @@ func (p *planner) shareAll() {
 			p.beneath(w, "the entry %s is inside it, so it is a directory", contract.Entry{Container: w.Container, Pattern: other})
 		}
 	}
-	if p.mistaken() {
+	if p.found.Mistaken() {
 		return
 	}
 
@@ -95,11 +96,11 @@ func (p *planner) shareAll() {
 		switch w.way {
 		case ByVolume:
 			if p.set.reclaim {
-				p.say(LB0315, "%s: nothing is freed of %s, which lies in the pod's own volume %s", annotation(contract.KeyReclaim), w.Entry, w.share.Volume)
+				p.found.Add(finding.ReclaimWithoutEffect, "%s: nothing is freed of %s, which lies in the pod's own volume %s", annotation(contract.KeyReclaim), w.Entry, w.share.Volume)
 			}
 		case ByDirectory:
 			if p.set.reclaim && w.IsGlob() && !namesLogs(w.Pattern) {
-				p.say(LB0321, "%s: %s may match files that are no logs, and what is delivered of those is freed too, so the application finds zeros there; write a glob that only logs match, such as %s/*.log", annotation(contract.KeyReclaim), w.Entry, w.dir)
+				p.found.Add(finding.ReclaimOfMoreThanLogs, "%s: %s may match files that are no logs, and what is delivered of those is freed too, so the application finds zeros there; write a glob that only logs match, such as %s/*.log", annotation(contract.KeyReclaim), w.Entry, w.dir)
 			}
 			w.share.Directory, w.share.Seeded = w.dir, p.set.seed
 			p.mountDirectory(w.source, w.dir)
@@ -120,18 +121,18 @@ func (p *planner) shareAll() {
 
 // beneath refuses a file that is a directory for another entry.
 func (p *planner) beneath(w *wanted, why string, arg any) {
-	p.say(LB0304, "%s: %s: %s; name the files in it, such as %s/*.log", annotation(w.key), w.Entry, say(why, arg), w.Pattern)
+	p.found.Add(finding.PathIsDirectory, "%s: %s: %s; name the files in it, such as %s/*.log", annotation(w.key), w.Entry, finding.Say(why, arg), w.Pattern)
 }
 
 // way decides how one entry is shared. The error is a sentence without the
 // annotation's key.
-func (p *planner) way(w *wanted) (Code, error) {
+func (p *planner) way(w *wanted) (finding.Code, error) {
 	if code, err := p.kubeletFile(w); err != nil {
 		return code, err
 	}
 	for _, d := range w.source.VolumeDevices {
 		if contract.Covers(path.Clean("/"+d.DevicePath), w.Pattern) {
-			return LB0311, sentence("%s is on the block device %s of volume %s, which holds no files that can be shared; name a file in a file system", w.Entry, d.DevicePath, d.Name)
+			return finding.PathOnBlockDevice, finding.Sentence("%s is on the block device %s of volume %s, which holds no files that can be shared; name a file in a file system", w.Entry, d.DevicePath, d.Name)
 		}
 	}
 	mounted := p.mountsOf(w.source)
@@ -140,7 +141,7 @@ func (p *planner) way(w *wanted) (Code, error) {
 		return p.shareVolume(w, m)
 	}
 	if contract.Covers("/dev", w.Pattern) {
-		return LB0319, sentence("%s: the runtime keeps /dev/shm in memory for this container alone, so nothing there can be shared; mount a volume there, such as an emptyDir with medium: Memory at /dev/shm", w.Entry)
+		return finding.SharedMemory, finding.Sentence("%s: the runtime keeps /dev/shm in memory for this container alone, so nothing there can be shared; mount a volume there, such as an emptyDir with medium: Memory at /dev/shm", w.Entry)
 	}
 	if code, err := p.otherName(w); err != nil {
 		return code, err
@@ -148,17 +149,17 @@ func (p *planner) way(w *wanted) (Code, error) {
 	if !w.IsGlob() {
 		if below, _ := mounted.beneath(w.Pattern); len(below) > 0 {
 			m := mounted.all[below[0]]
-			return LB0304, sentence("%s: volume %s is mounted at %s, so %s is a directory; name the files in it, such as %s/*.log", w.Entry, m.Name, mountPath(m), w.Pattern, w.Pattern)
+			return finding.PathIsDirectory, finding.Sentence("%s: volume %s is mounted at %s, so %s is a directory; name the files in it, such as %s/*.log", w.Entry, m.Name, mountPath(m), w.Pattern, w.Pattern)
 		}
 	}
 	parent := w.Dir()
 	switch p.set.mount {
 	case contract.MountFile:
 		if w.IsGlob() {
-			return LB0308, sentence("%s: a glob needs the whole directory, but %s says %q; take that away or name the files one by one", w.Entry, annotation(contract.KeyMount), contract.MountFile)
+			return finding.FileMountOfGlob, finding.Sentence("%s: a glob needs the whole directory, but %s says %q; take that away or name the files one by one", w.Entry, annotation(contract.KeyMount), contract.MountFile)
 		}
 		if contract.Sticky(parent) {
-			return LB0307, sentence("%s: with fs.protected_regular, as on most nodes, an application may not open another user's file in %s for creation, so a single file cannot be mounted there; set %s to %q", w.Entry, parent, annotation(contract.KeyMount), contract.MountDirectory)
+			return finding.FileInStickyDirectory, finding.Sentence("%s: with fs.protected_regular, as on most nodes, an application may not open another user's file in %s for creation, so a single file cannot be mounted there; set %s to %q", w.Entry, parent, annotation(contract.KeyMount), contract.MountDirectory)
 		}
 		w.way = ByFile
 	case contract.MountDirectory:
@@ -173,13 +174,13 @@ func (p *planner) way(w *wanted) (Code, error) {
 	if w.way == ByDirectory {
 		w.dir, at = parent, parent
 		if systemDirectory(parent) {
-			remedy := words("let the application write its logs to a directory of its own")
+			remedy := finding.Words("let the application write its logs to a directory of its own")
 			if !w.IsGlob() {
-				remedy = say("take %s away, so that the one file is mounted", annotation(contract.KeyMount))
+				remedy = finding.Say("take %s away, so that the one file is mounted", annotation(contract.KeyMount))
 			} else if parent == "/" {
 				remedy = "write the directory of the logs before the first wildcard, such as /app/*.log"
 			}
-			return LB0306, sentence("%s: no volume can be mounted over %s, where the system is; %s", w.Entry, parent, remedy)
+			return finding.SystemDirectory, finding.Sentence("%s: no volume can be mounted over %s, where the system is; %s", w.Entry, parent, remedy)
 		}
 		// A glob reaches into volumes that are mounted beneath its directory.
 		if code, err := p.viewsBeneath(w, parent); err != nil {
@@ -188,13 +189,13 @@ func (p *planner) way(w *wanted) (Code, error) {
 	}
 	// The marks of what is seeded must be out of the application's reach.
 	if own := "/" + contract.SeedDir; contract.Covers(own, at) {
-		return LB0306, sentence("%s: log-bridge keeps files of its own in %s of its volume; let the application write its logs to a directory of its own", w.Entry, own)
+		return finding.SystemDirectory, finding.Sentence("%s: log-bridge keeps files of its own in %s of its volume; let the application write its logs to a directory of its own", w.Entry, own)
 	}
 	if code, err := mountable(w.Entry, at); err != nil {
 		return code, err
 	}
 	if w.way == ByFile && systemFile(w.Pattern) {
-		return LB0317, sentence("%s: an empty file would be mounted over what the image has there, a program or a setting of the system; name a log file (one whose name ends in .log, for instance)", w.Entry)
+		return finding.SystemFile, finding.Sentence("%s: an empty file would be mounted over what the image has there, a program or a setting of the system; name a log file (one whose name ends in .log, for instance)", w.Entry)
 	}
 	return "", nil
 }
@@ -208,13 +209,13 @@ func (w *wanted) base() string {
 }
 
 // kubeletFile refuses what the kubelet mounts into each container by itself.
-func (p *planner) kubeletFile(w *wanted) (Code, error) {
+func (p *planner) kubeletFile(w *wanted) (finding.Code, error) {
 	switch w.Pattern {
 	case "/etc/hosts", "/etc/hostname", "/etc/resolv.conf":
-		return LB0310, sentence("%s is written by the kubelet and is no log; name a file that the application writes", w.Entry)
+		return finding.KubeletFile, finding.Sentence("%s is written by the kubelet and is no log; name a file that the application writes", w.Entry)
 	}
 	if t := w.source.TerminationMessagePath; t != "" && path.Clean("/"+t) == w.Pattern {
-		return LB0310, sentence("%s is the container's terminationMessagePath, where the kubelet mounts a file of its own; let one of the two have another path", w.Entry)
+		return finding.KubeletFile, finding.Sentence("%s is the container's terminationMessagePath, where the kubelet mounts a file of its own; let one of the two have another path", w.Entry)
 	}
 	return "", nil
 }
@@ -224,7 +225,7 @@ var usualLinks = []struct{ link, target string }{{"/var/run", "/run"}, {"/var/lo
 
 // otherName refuses /var/run/x where a volume is mounted at /run/x, and the reverse:
 // our mount would land on top of the user's volume and hide it.
-func (p *planner) otherName(w *wanted) (Code, error) {
+func (p *planner) otherName(w *wanted) (finding.Code, error) {
 	for _, l := range usualLinks {
 		for _, from := range []string{l.link, l.target} {
 			to := l.target
@@ -236,7 +237,7 @@ func (p *planner) otherName(w *wanted) (Code, error) {
 			}
 			m, ok := p.mountsOf(w.source).covering(to + strings.TrimPrefix(w.base(), from))
 			if ok && contract.Covers(to, mountPath(m)) {
-				return LB0312, sentence("%s: %s usually is a link to %s, and volume %s is mounted at %s; write %s", w.Entry, l.link, l.target, m.Name, mountPath(m),
+				return finding.PathThroughLink, finding.Sentence("%s: %s usually is a link to %s, and volume %s is mounted at %s; write %s", w.Entry, l.link, l.target, m.Name, mountPath(m),
 					contract.Entry{Container: w.Container, Pattern: to + strings.TrimPrefix(w.Pattern, from)})
 			}
 		}
@@ -245,16 +246,16 @@ func (p *planner) otherName(w *wanted) (Code, error) {
 }
 
 // mountable refuses a path that Kubernetes or Linux cannot mount at.
-func mountable(e contract.Entry, at string) (Code, error) {
+func mountable(e contract.Entry, at string) (finding.Code, error) {
 	if strings.Contains(at, ":") {
-		return LB0309, sentence("%s: Kubernetes mounts nothing at a path with a colon; let the application write elsewhere", e)
+		return finding.PathNotMountable, finding.Sentence("%s: Kubernetes mounts nothing at a path with a colon; let the application write elsewhere", e)
 	}
 	if len(at) > 3072 {
-		return LB0309, sentence("%s: a path of %d bytes is too long to be mounted; use one of at most 3072", e, len(at))
+		return finding.PathNotMountable, finding.Sentence("%s: a path of %d bytes is too long to be mounted; use one of at most 3072", e, len(at))
 	}
 	for part := range strings.SplitSeq(at, "/") {
 		if len(part) > 255 {
-			return LB0309, sentence("%s: a file name has at most 255 bytes, one here has %d; use a shorter one", e, len(part))
+			return finding.PathNotMountable, finding.Sentence("%s: a file name has at most 255 bytes, one here has %d; use a shorter one", e, len(part))
 		}
 	}
 	return "", nil
@@ -311,7 +312,7 @@ func (p *planner) mountDirectory(s source, dir string) {
 	if !p.set.seed {
 		p.tail.Dirs = append(p.tail.Dirs, place)
 		if !contract.Sticky(dir) {
-			p.say(LB0314, "%s is \"false\": what the image of container %s holds in %s is hidden", annotation(contract.KeySeed), s.Name, dir)
+			p.found.Add(finding.ImageDirectoryHidden, "%s is \"false\": what the image of container %s holds in %s is hidden", annotation(contract.KeySeed), s.Name, dir)
 		}
 		return
 	}

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
 // binary is the sidecar's program in its image. It is not beneath contract.Root,
@@ -84,7 +85,7 @@ func (p *planner) rights() *corev1.SecurityContext {
 			sc.RunAsUser = user
 		}
 		if !sameUser {
-			p.say(LB0401, "containers %s run as different users; to read files of mode 0600 set %s to the user that writes them", names(read), annotation(contract.KeyRunAsUser))
+			p.found.Add(finding.DifferentUsers, "containers %s run as different users; to read files of mode 0600 set %s to the user that writes them", names(read), annotation(contract.KeyRunAsUser))
 		}
 	}
 	sc.RunAsGroup = p.set.runAsGroup
@@ -106,7 +107,7 @@ func (p *planner) rights() *corev1.SecurityContext {
 	case effective == nil || *effective != 0:
 		sc.RunAsNonRoot = &yes
 	case p.set.runAsUser != nil && !slices.ContainsFunc(read, func(s source) bool { return !p.nonRoot(s.Container) }):
-		p.say(LB0402, "%s is \"0\", but the pod says runAsNonRoot: true; use the id of the application's user", annotation(contract.KeyRunAsUser))
+		p.found.Add(finding.RootForbidden, "%s is \"0\", but the pod says runAsNonRoot: true; use the id of the application's user", annotation(contract.KeyRunAsUser))
 	case !p.podNonRoot():
 	case p.set.runAsUser != nil:
 		// The annotation asks for it, and a container that is read is an exception already.
@@ -118,7 +119,7 @@ func (p *planner) rights() *corev1.SecurityContext {
 		if podUser != nil && *podUser == 0 {
 			sc.RunAsUser = &imageUser
 		}
-		p.say(LB0407, "the pod says runAsNonRoot: true, so the sidecar does not run as root, although %s does, and cannot read files of mode 0600; let the application write its logs for others to read, or set %s to \"0\" if the sidecar should be root too", names(read), annotation(contract.KeyRunAsUser))
+		p.found.Add(finding.RootIsException, "the pod says runAsNonRoot: true, so the sidecar does not run as root, although %s does, and cannot read files of mode 0600; let the application write its logs for others to read, or set %s to \"0\" if the sidecar should be root too", names(read), annotation(contract.KeyRunAsUser))
 	}
 	return sc
 }
@@ -138,7 +139,7 @@ func (p *planner) checkProcesses() {
 	default:
 		return
 	}
-	p.say(LB0406, "with %s: true, processes of the pod's other containers see the sidecar; those of its user or of root can stop it, and root with CAP_SYS_PTRACE can read the volumes it has; where they are not to be trusted, take %s away or let them run as another user", field, field)
+	p.found.Add(finding.ProcessesShared, "with %s: true, processes of the pod's other containers see the sidecar; those of its user or of root can stop it, and root with CAP_SYS_PTRACE can read the volumes it has; where they are not to be trusted, take %s away or let them run as another user", field, field)
 }
 
 // podNonRoot says whether the pod as a whole forbids root.
@@ -212,12 +213,12 @@ func equal(a, b *int64) bool {
 	return a == nil && b == nil || a != nil && b != nil && *a == *b
 }
 
-func names(of []source) words {
+func names(of []source) finding.Words {
 	var all []string
 	for _, s := range of {
 		all = append(all, s.Name)
 	}
-	return list(all)
+	return finding.Names(all)
 }
 
 // seeders are the init containers that copy what an image holds in a directory

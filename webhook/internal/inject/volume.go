@@ -9,32 +9,33 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
 func mountPath(m corev1.VolumeMount) string { return path.Clean("/" + m.MountPath) }
 
 // shareVolume mounts the volume that covers an entry in the sidecar too.
-func (p *planner) shareVolume(w *wanted, m corev1.VolumeMount) (Code, error) {
+func (p *planner) shareVolume(w *wanted, m corev1.VolumeMount) (finding.Code, error) {
 	v := p.volume(m.Name)
 	at := mountPath(m)
 	if kind := notForLogs(v); kind != "" {
-		return LB0301, sentence("%s lies in volume %s, a %s, which cannot hold logs; let the application write elsewhere, or mount an emptyDir there", w.Entry, m.Name, kind)
+		return finding.VolumeCannotHoldLogs, finding.Sentence("%s lies in volume %s, a %s, which cannot hold logs; let the application write elsewhere, or mount an emptyDir there", w.Entry, m.Name, kind)
 	}
 	if m.ReadOnly {
-		return LB0302, sentence("%s: container %s mounts volume %s read-only at %s, so it writes nothing there; %s", w.Entry, w.Container, m.Name, at, p.writer(w, m))
+		return finding.MountIsReadOnly, finding.Sentence("%s: container %s mounts volume %s read-only at %s, so it writes nothing there; %s", w.Entry, w.Container, m.Name, at, p.writer(w, m))
 	}
 	if field := readOnly(v); field != "" {
-		return LB0318, sentence("%s lies in volume %s, whose %s.readOnly is true, so nothing can be written there; take that away, or name a path that the container can write", w.Entry, m.Name, field)
+		return finding.VolumeIsReadOnly, finding.Sentence("%s lies in volume %s, whose %s.readOnly is true, so nothing can be written there; take that away, or name a path that the container can write", w.Entry, m.Name, field)
 	}
 	if !w.IsGlob() {
 		// A volume is a directory. With a subPath it may be one file of it.
 		if at == w.Pattern && m.SubPath == "" && m.SubPathExpr == "" && !isHostFile(v) {
-			return LB0303, sentence("%s is where volume %s is mounted, so it is a directory; name the files in it, such as %s/*.log", w.Entry, m.Name, at)
+			return finding.PathIsMountPoint, finding.Sentence("%s is where volume %s is mounted, so it is a directory; name the files in it, such as %s/*.log", w.Entry, m.Name, at)
 		}
 		mounted := p.mountsOf(w.source)
 		if below, _ := mounted.beneath(w.Pattern); len(below) > 0 {
 			b := mounted.all[below[0]]
-			return LB0304, sentence("%s: volume %s is mounted at %s, so %s is a directory; name the files in it, such as %s/*.log", w.Entry, b.Name, mountPath(b), w.Pattern, w.Pattern)
+			return finding.PathIsDirectory, finding.Sentence("%s: volume %s is mounted at %s, so %s is a directory; name the files in it, such as %s/*.log", w.Entry, b.Name, mountPath(b), w.Pattern, w.Pattern)
 		}
 	}
 	w.share.Volume, w.share.FromEnd = m.Name, outlives(v)
@@ -47,7 +48,7 @@ func (p *planner) shareVolume(w *wanted, m corev1.VolumeMount) (Code, error) {
 // viewsBeneath adds the volumes that are mounted beneath a directory and that a
 // glob may reach into. Those that cannot hold logs of this container are passed
 // over: a glob does not claim that each of its directories has any.
-func (p *planner) viewsBeneath(w *wanted, dir string) (Code, error) {
+func (p *planner) viewsBeneath(w *wanted, dir string) (finding.Code, error) {
 	if !w.IsGlob() {
 		return "", nil
 	}
@@ -57,7 +58,7 @@ func (p *planner) viewsBeneath(w *wanted, dir string) (Code, error) {
 		return "", nil // it is told
 	}
 	if p.globs += (len(w.Pattern) + 8) * weight; p.globs > maxGlobs {
-		return LB0316, sentence("%s: too many globs would have to be compared with the paths of too many volume mounts (%d here); name directories in which fewer volumes are mounted, or files", w.Entry, len(below))
+		return finding.TooManyGlobs, finding.Sentence("%s: too many globs would have to be compared with the paths of too many volume mounts (%d here); name directories in which fewer volumes are mounted, or files", w.Entry, len(below))
 	}
 	below = slices.Sorted(slices.Values(below)) // in the pod's order
 	for _, i := range below {
@@ -76,18 +77,18 @@ func (p *planner) viewsBeneath(w *wanted, dir string) (Code, error) {
 }
 
 // view lets the sidecar see what a container sees at one of its mounts.
-func (p *planner) view(w *wanted, m corev1.VolumeMount) (Code, error) {
+func (p *planner) view(w *wanted, m corev1.VolumeMount) (finding.Code, error) {
 	at := mountPath(m)
 	// An argument --view=CONTAINER:PATH=/DIR is cut at the first "=/".
 	if strings.Contains(at, "=/") {
-		return LB0309, sentence("%s: log-bridge cannot follow files in a volume mounted at %s, a path with \"=/\"; mount it elsewhere", w.Entry, at)
+		return finding.PathNotMountable, finding.Sentence("%s: log-bridge cannot follow files in a volume mounted at %s, a path with \"=/\"; mount it elsewhere", w.Entry, at)
 	}
 	dir := path.Join(contract.VolumesRoot, m.Name)
 	switch {
 	case m.SubPathExpr != "":
 		expr, err := p.environment(w.source, m.SubPathExpr)
 		if err != nil {
-			return LB0305, sentence("%s: container %s mounts volume %s with subPathExpr %s: %v", w.Entry, w.Container, m.Name, m.SubPathExpr, err)
+			return finding.VariableUnavailable, finding.Sentence("%s: container %s mounts volume %s with subPathExpr %s: %v", w.Entry, w.Container, m.Name, m.SubPathExpr, err)
 		}
 		dir += "/" + expr
 	case m.SubPath != "":
@@ -104,7 +105,7 @@ func (p *planner) view(w *wanted, m corev1.VolumeMount) (Code, error) {
 	p.tail.Views = append(p.tail.Views, view)
 	v := p.volume(m.Name)
 	if outlives(v) && m.SubPathExpr == "" && p.hasSiblings(v) {
-		p.say(LB0313, "volume %s outlives the pod: if others write there too, each sidecar prints all lines; subPathExpr separates them", m.Name)
+		p.found.Add(finding.VolumeOfSeveralPods, "volume %s outlives the pod: if others write there too, each sidecar prints all lines; subPathExpr separates them", m.Name)
 	}
 	if p.viewed[m.Name] {
 		return "", nil
@@ -230,16 +231,16 @@ func (p *planner) hasSiblings(v *corev1.Volume) bool {
 }
 
 // writer names the entry that a read-only mount should have been.
-func (p *planner) writer(w *wanted, m corev1.VolumeMount) words {
+func (p *planner) writer(w *wanted, m corev1.VolumeMount) finding.Words {
 	const none = "name a path that the container can write"
-	if m.SubPathExpr != "" || p.enough() {
+	if m.SubPathExpr != "" || p.found.Full() {
 		return none
 	}
 	inVolume := path.Join("/", m.SubPath, strings.TrimPrefix(w.Pattern, mountPath(m)))
 	for _, o := range p.writings(m.Name) {
 		if contract.Covers(o.top, inVolume) {
 			rest := strings.TrimPrefix(strings.TrimPrefix(inVolume, o.top), "/")
-			return say("container %s can: write %s", o.source.Name, contract.Entry{Container: o.source.Name, Pattern: path.Join(o.at, rest)})
+			return finding.Say("container %s can: write %s", o.source.Name, contract.Entry{Container: o.source.Name, Pattern: path.Join(o.at, rest)})
 		}
 	}
 	return none

@@ -2,7 +2,6 @@ package rules
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 )
 
@@ -31,11 +31,11 @@ const maxTries = 16
 func (s *Set) Pod(ctx context.Context, name string, pod *corev1.Pod, c inject.Config) inject.Result {
 	r := s.Get(name)
 	if r == nil {
-		return alone(Unknown, inject.LB0912, "the webhook has no rule %s, or does not know it yet, so it left this pod alone; a minute after the rule was made, create the pod again", contract.Brief(name))
+		return alone(Unknown, finding.RuleUnknown, "the webhook has no rule %s, or does not know it yet, so it left this pod alone; a minute after the rule was made, create the pod again", name)
 	}
 	if status, ok := inject.Injected(pod); ok {
 		if status.Rule != nil && status.Rule.Name != name {
-			return alone(Overlaps, inject.LB0911, "rule %s selects this pod too, but rule %s, which comes first, has decided", name, contract.Brief(status.Rule.Name))
+			return alone(Overlaps, finding.RulesOverlap, "rule %s selects this pod too, but rule %s, which comes first, has decided", name, status.Rule.Name)
 		}
 		// The webhook for annotated pods comes last, and restores what others have dropped.
 		return inject.Result{LeftAlone: inject.Already}
@@ -64,15 +64,15 @@ func (r *Rule) misfit(pod *corev1.Pod, refusal inject.Result) inject.Result {
 		outcome = "only its own annotations count"
 	}
 	mistakes := refusal.Mistakes()
-	more := ""
+	more := finding.Words("")
 	if n := len(mistakes) + refusal.MoreMistakes - 1; n > 0 {
-		more = fmt.Sprintf(" (and %d more)", n)
+		more = finding.Say(" (and %d more)", n)
 	}
-	return alone(Misfit, inject.LB0910, "rule %s does not fit this pod, so %s: %s%s", contract.Brief(r.Name), outcome, mistakes[0], more)
+	return alone(Misfit, finding.RuleDoesNotFit, "rule %s does not fit this pod, so %s: %s%s", r.Name, outcome, mistakes[0], more)
 }
 
-func alone(reason inject.Reason, code inject.Code, format string, args ...any) inject.Result {
-	return inject.Result{LeftAlone: reason, Findings: []inject.Finding{inject.NewFinding(code, fmt.Sprintf(format, args...))}}
+func alone(reason inject.Reason, code finding.Code, format string, args ...any) inject.Result {
+	return inject.Result{LeftAlone: reason, List: finding.Of(finding.New(code, format, args...))}
 }
 
 // apply decides about a pod with the annotations of the rule beneath its own.

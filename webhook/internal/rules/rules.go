@@ -28,6 +28,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 )
 
@@ -113,41 +114,41 @@ func InValues(text []byte) bool {
 
 // Parse reads the key rules of a mapping. It returns the rules that were read also if there
 // are findings; only without mistakes among these may they be used.
-func Parse(ctx context.Context, text []byte, c inject.Config) (*Set, []inject.Finding) {
+func Parse(ctx context.Context, text []byte, c inject.Config) (*Set, []finding.Finding) {
 	s := &Set{byName: map[string]*Rule{}}
-	var findings []inject.Finding
-	find := func(code inject.Code, format string, args ...any) {
-		findings = append(findings, inject.NewFinding(code, fmt.Sprintf(format, args...)))
+	var findings []finding.Finding
+	find := func(code finding.Code, format string, args ...any) {
+		findings = append(findings, finding.New(code, format, args...))
 	}
 	var top struct {
 		Rules []json.RawMessage `json:"rules"`
 	}
 	if err := yaml.Unmarshal(text, &top); err != nil {
-		find(inject.LB0901, "rules: this is not a list of rules: %s", brief(err))
+		find(finding.RuleUnreadable, "rules: this is not a list of rules: %s", brief(err))
 		return s, findings
 	}
 	if n := len(top.Rules); n > MaxRules {
-		find(inject.LB0906, "rules: there are %d, more than %d; let one rule select more pods, with matchExpressions", n, MaxRules)
+		find(finding.TooManyRules, "rules: there are %d, more than %d; let one rule select more pods, with matchExpressions", n, MaxRules)
 		return s, findings
 	}
 	seen := map[string]string{}
 	for i, text := range top.Rules {
 		r := &Rule{}
-		where := fmt.Sprintf("rules[%d]", i)
+		where := finding.Say("rules[%d]", i)
 		var named struct{ Name string }
 		if json.Unmarshal(text, &named) == nil && named.Name != "" {
-			where = "rule " + contract.Brief(named.Name)
+			where = finding.Say("rule %s", named.Name)
 		}
 		if err := strict(text, r); err != nil {
-			find(inject.LB0901, "%s: %s; a rule has name, namespaceSelector, podSelector and annotations", where, brief(err))
+			find(finding.RuleUnreadable, "%s: %s; a rule has name, namespaceSelector, podSelector and annotations", where, brief(err))
 			continue
 		}
 		s.Rules = append(s.Rules, r)
 		switch wrong := validation.IsDNS1123Label(r.Name); {
 		case len(wrong) > 0:
-			find(inject.LB0902, "%s: the name %q is not a DNS label: write lower-case letters, digits and hyphens, at most 63, such as tomcat", where, contract.Brief(r.Name))
+			find(finding.RuleNameInvalid, "%s: the name %q is not a DNS label: write lower-case letters, digits and hyphens, at most 63, such as tomcat", where, r.Name)
 		case s.byName[r.Name] != nil:
-			find(inject.LB0902, "%s: another rule has this name; give each its own", where)
+			find(finding.RuleNameInvalid, "%s: another rule has this name; give each its own", where)
 		default:
 			s.byName[r.Name] = r
 		}
@@ -162,20 +163,20 @@ func Parse(ctx context.Context, text []byte, c inject.Config) (*Set, []inject.Fi
 			}
 			selector, err := metav1.LabelSelectorAsSelector(of)
 			if err != nil {
-				find(inject.LB0904, "%s: %s: %s", where, sel.name, brief(err))
+				find(finding.RuleSelectorInvalid, "%s: %s: %s", where, sel.name, brief(err))
 				selector = labels.Nothing()
 			}
 			*sel.to = selector
 		}
 		if r.namespaces.Empty() && r.pods.Empty() {
-			find(inject.LB0903, "%s: both selectors are empty, so it would select every pod of the cluster; write a namespaceSelector or a podSelector", where)
+			find(finding.RuleSelectsEveryPod, "%s: both selectors are empty, so it would select every pod of the cluster; write a namespaceSelector or a podSelector", where)
 		}
 		findings = append(findings, r.check(ctx, where, c)...)
 		// A rule with files and one of defaults with the same selectors do not compete: the latter
 		// does not select a pod that does not ask. Otherwise the first one decides.
 		key := fmt.Sprint(r.namespaces, "\x00", r.pods)
 		if first, ok := seen[key]; ok {
-			find(inject.LB0907, "%s: rule %s, which comes first, has the same selectors, so this one is only tried where that does not fit; join the two", where, first)
+			find(finding.RuleShadowed, "%s: rule %s, which comes first, has the same selectors, so this one is only tried where that does not fit; join the two", where, first)
 		} else if r.Files() {
 			seen[key] = r.Name
 		}
@@ -195,12 +196,12 @@ func strict(text []byte, into any) error {
 }
 
 // brief is an error of the JSON and YAML libraries without their prefixes.
-func brief(err error) string {
+func brief(err error) finding.Words {
 	text := err.Error()
 	for _, prefix := range []string{"error converting YAML to JSON: ", "error unmarshaling JSON: ", "while decoding JSON: ", "json: "} {
 		text = strings.TrimPrefix(text, prefix)
 	}
-	return contract.Cut(text, 256)
+	return finding.Words(contract.Cut(text, 256))
 }
 
 // anyContainer in the place of a container's name means each one. While a value is
@@ -236,9 +237,9 @@ func marked(v string) string {
 
 // check finds what is wrong with the annotations of a rule, whatever the pod: it decides about
 // a plain pod that has each container the rule names.
-func (r *Rule) check(ctx context.Context, where string, c inject.Config) (findings []inject.Finding) {
+func (r *Rule) check(ctx context.Context, where finding.Words, c inject.Config) (findings []finding.Finding) {
 	if len(r.Annotations) == 0 {
-		return []inject.Finding{inject.NewFinding(inject.LB0905, where+": it has no annotations; write files and what else a pod could have, without the domain")}
+		return []finding.Finding{finding.New(finding.RuleAnnotationInvalid, "%s: it has no annotations; write files and what else a pod could have, without the domain", where)}
 	}
 	pod := &corev1.Pod{}
 	pod.Annotations = map[string]string{}
@@ -247,10 +248,10 @@ func (r *Rule) check(ctx context.Context, where string, c inject.Config) (findin
 		v := r.Annotations[key]
 		switch {
 		case key == contract.KeyInject || key == contract.KeyStatus:
-			findings = append(findings, inject.NewFinding(inject.LB0905, fmt.Sprintf("%s: annotations: %s is for pods, not for rules; remove it", where, key)))
+			findings = append(findings, finding.New(finding.RuleAnnotationInvalid, "%s: annotations: %s is for pods, not for rules; remove it", where, key))
 			continue
 		case strings.Contains(key, "/"):
-			findings = append(findings, inject.NewFinding(inject.LB0905, fmt.Sprintf("%s: annotations: write %q without the domain, such as files", where, contract.Brief(key))))
+			findings = append(findings, finding.New(finding.RuleAnnotationInvalid, "%s: annotations: write %q without the domain, such as files", where, key))
 			continue
 		}
 		pod.Annotations[contract.Prefix+key] = string(v)
@@ -275,7 +276,7 @@ func (r *Rule) check(ctx context.Context, where string, c inject.Config) (findin
 	}
 	for _, f := range inject.Pod(ctx, pod, c).Mistakes() {
 		text := strings.ReplaceAll(strings.ReplaceAll(f.String(), placeholder, anyContainer), contract.Prefix, "")
-		findings = append(findings, inject.NewFinding(inject.LB0905, where+": annotations: "+text))
+		findings = append(findings, finding.New(finding.RuleAnnotationInvalid, "%s: annotations: %s", where, finding.Words(text)))
 	}
 	return findings
 }

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 	"github.com/log-bridge/log-bridge/webhook/internal/rules"
 )
@@ -87,7 +88,7 @@ func TestPod(t *testing.T) {
 	for name, test := range map[string]struct {
 		rule, pod string
 		reason    inject.Reason
-		code      inject.Code
+		code      finding.Code
 		added     string // keys and values that the operations add, of ours but for the status
 		status    string
 	}{
@@ -119,7 +120,7 @@ func TestPod(t *testing.T) {
 			if len(result.Mistakes()) > 0 || result.LeftAlone != test.reason {
 				t.Fatalf("left alone: %q, want %q; findings %v", result.LeftAlone, test.reason, result.Findings)
 			}
-			if test.code != "" && (len(result.Findings) != 1 || result.Findings[0].Code != test.code || result.Findings[0].Severity() != inject.Warning) {
+			if test.code != "" && (len(result.Findings) != 1 || result.Findings[0].Code != test.code || result.Findings[0].Severity() != finding.Warning) {
 				t.Errorf("findings %v, want the warning %s", result.Findings, test.code)
 			}
 			var added []string
@@ -234,8 +235,8 @@ func TestOverlap(t *testing.T) {
 	pod.Labels = map[string]string{"app": "tomcat"}
 	pod.Annotations = map[string]string{"log-bridge.dev/status": `{"version":"1","rule":{"name":"tomcat"},"entries":[]}`}
 	result := set.Pod(context.Background(), "other", pod, config)
-	if result.LeftAlone != rules.Overlaps || len(result.Findings) != 1 || result.Findings[0].Code != inject.LB0911 ||
-		!strings.Contains(result.Findings[0].Text, "rule other") || !strings.Contains(result.Findings[0].Text, "rule tomcat") {
+	if result.LeftAlone != rules.Overlaps || len(result.Findings) != 1 || result.Findings[0].Code != finding.RulesOverlap ||
+		!strings.Contains(result.Findings[0].Text(), "rule other") || !strings.Contains(result.Findings[0].Text(), "rule tomcat") {
 		t.Errorf("%+v", result)
 	}
 	if result := set.Pod(context.Background(), "tomcat", pod, config); result.LeftAlone != inject.Already || len(result.Findings) > 0 {

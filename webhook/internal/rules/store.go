@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 )
 
@@ -88,14 +89,8 @@ func (s *Store) read(ctx context.Context) {
 
 func (s *Store) take(ctx context.Context, text []byte) error {
 	set, findings := Parse(ctx, text, s.config)
-	var mistakes []inject.Finding
-	for _, f := range findings {
-		if f.Severity() == inject.Mistake {
-			mistakes = append(mistakes, f)
-		}
-	}
-	if len(mistakes) > 0 {
-		return errors.New(inject.Join(mistakes, 0))
+	if mistakes := finding.Mistakes(findings); len(mistakes) > 0 {
+		return errors.New(finding.Join(mistakes, 0))
 	}
 	if ctx.Err() != nil {
 		return fmt.Errorf("check the rules: %w", ctx.Err())

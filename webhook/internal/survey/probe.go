@@ -17,7 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
-	"github.com/log-bridge/log-bridge/webhook/internal/inject"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
 // Outcome is what became of a probe.
@@ -41,7 +41,7 @@ const cannotCreate = "cannot create resource"
 // run: nothing is stored. It tries again until the pod comes back with the sidecar, or until
 // patience is over: an API server needs a moment to hear of a new webhook. No finding
 // means that it did.
-func Probe(ctx context.Context, config *rest.Config, namespace, image string, patience time.Duration) (Outcome, []inject.Finding, error) {
+func Probe(ctx context.Context, config *rest.Config, namespace, image string, patience time.Duration) (Outcome, []finding.Finding, error) {
 	api, err := dynamic.NewForConfig(Quiet(config))
 	if err != nil {
 		return NotTried, nil, fmt.Errorf("client for the cluster: %w", err)
@@ -64,23 +64,23 @@ func Probe(ctx context.Context, config *rest.Config, namespace, image string, pa
 	}
 }
 
-func try(ctx context.Context, api dynamic.Interface, namespace string, pod *unstructured.Unstructured) (Outcome, []inject.Finding, error) {
+func try(ctx context.Context, api dynamic.Interface, namespace string, pod *unstructured.Unstructured) (Outcome, []finding.Finding, error) {
 	back, err := api.Resource(pods).Namespace(namespace).Create(ctx, pod.DeepCopy(), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-	finding := func(code inject.Code, text string) []inject.Finding {
-		return []inject.Finding{{Code: code, Text: text}}
+	one := func(code finding.Code, format string, args ...any) []finding.Finding {
+		return []finding.Finding{finding.New(code, format, args...)}
 	}
 	switch {
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), cannotCreate):
-		return NotTried, finding(inject.LB0809, "whether an annotated pod gets the sidecar is not known, since that takes a dry run of creating one: "+err.Error()), nil
+		return NotTried, one(finding.NotPermitted, "whether an annotated pod gets the sidecar is not known, since that takes a dry run of creating one: %v", err), nil
 	case err != nil && strings.Contains(err.Error(), notSidecar):
 		// Validation, since the probe's sidecar has a lifecycle.
-		return Fails, finding(inject.LB0822, dropped+err.Error()), nil
+		return Fails, one(finding.RestartPolicyDropped, dropped+"%v", err), nil
 	case err != nil && (strings.Contains(err.Error(), ours) || strings.Contains(err.Error(), "was admitted without the sidecar")):
 		// The API server names the webhook that it could not call, our policy the pod that
 		// nobody injected.
-		return Fails, finding(inject.LB0807, "an annotated pod is not created: "+err.Error()), nil
+		return Fails, one(finding.NotInjected, "an annotated pod is not created: %v", err), nil
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
-		return NotTried, finding(inject.LB0808, "whether an annotated pod gets the sidecar is not known, since somebody else refuses the probe: "+err.Error()), nil
+		return NotTried, one(finding.ProbeRefused, "whether an annotated pod gets the sidecar is not known, since somebody else refuses the probe: %v", err), nil
 	case err != nil:
 		return NotTried, nil, fmt.Errorf("probe in namespace %s: %w", namespace, err)
 	}
@@ -90,10 +90,10 @@ func try(ctx context.Context, api dynamic.Interface, namespace string, pod *unst
 	}
 	i := slices.IndexFunc(got.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == contract.Container })
 	if i < 0 {
-		return Fails, finding(inject.LB0807, "an annotated pod comes back without the sidecar: the API server got no answer from a webhook, or did not ask one"), nil
+		return Fails, one(finding.NotInjected, "an annotated pod comes back without the sidecar: the API server got no answer from a webhook, or did not ask one"), nil
 	}
 	if !isSidecar(got.Spec.InitContainers[i]) {
-		return Fails, finding(inject.LB0822, dropped+"an annotated pod comes back with an ordinary init container "+contract.Container), nil
+		return Fails, one(finding.RestartPolicyDropped, dropped+"an annotated pod comes back with an ordinary init container %s", contract.Container), nil
 	}
 	return Injects, nil, nil
 }
@@ -148,5 +148,5 @@ func (s *survey) probe(ctx context.Context, at []string) {
 		}
 		return
 	}
-	s.find(s.Namespace, "probe", inject.Finding{Code: inject.LB0702, Text: "whether an annotated pod gets the sidecar was not tried, since log-bridge leaves " + strings.Join(candidates, " and ") + " alone; name another namespace with -n"})
+	s.find(s.Namespace, "probe", finding.New(finding.NamespaceExcluded, "whether an annotated pod gets the sidecar was not tried, since log-bridge leaves %s alone; name another namespace with -n", finding.Words(strings.Join(candidates, " and "))))
 }

@@ -28,6 +28,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 	"github.com/log-bridge/log-bridge/webhook/internal/manifest"
 )
@@ -65,12 +66,12 @@ type Object struct {
 	Name string
 	// More is how many other objects of the same owner have the same findings.
 	More     int
-	Findings []inject.Finding
+	Findings []finding.Finding
 }
 
 // Mistaken says whether something does not work.
 func (o Object) Mistaken() bool {
-	return slices.ContainsFunc(o.Findings, func(f inject.Finding) bool { return f.Severity() == inject.Mistake })
+	return len(finding.Mistakes(o.Findings)) > 0
 }
 
 // survey is one run. Its methods run one after the other.
@@ -168,7 +169,7 @@ func continueOf(err error) string {
 }
 
 // find adds findings of an object.
-func (s *survey) find(namespace, name string, findings ...inject.Finding) {
+func (s *survey) find(namespace, name string, findings ...finding.Finding) {
 	if len(findings) > 0 {
 		s.Objects = append(s.Objects, Object{Namespace: namespace, Name: name, Findings: findings})
 	}
@@ -180,7 +181,7 @@ func (s *survey) forbidden(err error, namespace, name, lost string) {
 	switch {
 	case err == nil:
 	case apierrors.IsForbidden(err):
-		s.find(namespace, name, inject.Finding{Code: inject.LB0809, Text: lost + ": " + err.Error()})
+		s.find(namespace, name, finding.New(finding.NotPermitted, "%s: %v", lost, err))
 	default:
 		s.Errors = append(s.Errors, err)
 	}
@@ -205,8 +206,9 @@ func (s *survey) workloads(ctx context.Context, kind schema.GroupVersionResource
 			if result.Err != nil {
 				return result.Err
 			}
-			findings := append(inject.Misplaced(p.Outer, p.Pod.Annotations), result.Findings...)
-			s.find(object.GetNamespace(), p.Object, loud(findings)...)
+			found := inject.Misplaced(p.Outer, p.Pod.Annotations)
+			found.Merge(result.List)
+			s.find(object.GetNamespace(), p.Object, loud(found.Findings)...)
 		}
 		return nil
 	})
@@ -242,8 +244,8 @@ func hasVolume(object *unstructured.Unstructured) bool {
 }
 
 // loud leaves out notes: in a whole cluster nobody asked for explanations.
-func loud(findings []inject.Finding) []inject.Finding {
-	return slices.DeleteFunc(findings, func(f inject.Finding) bool { return f.Severity() == inject.Note })
+func loud(findings []finding.Finding) []finding.Finding {
+	return slices.DeleteFunc(findings, func(f finding.Finding) bool { return f.Severity() == finding.Note })
 }
 
 // pods looks at the pods that run or will run; what has ended can no longer be helped.
@@ -272,24 +274,24 @@ func (s *survey) pod(ctx context.Context, pod *corev1.Pod, leftOut bool) {
 	case result.LeftAlone == inject.Already, result.Mended:
 		s.Injected++
 		// That log-bridge would mend it is no help to a pod that is there.
-		findings = slices.DeleteFunc(findings, func(f inject.Finding) bool { return f.Code == inject.LB0412 })
+		findings = slices.DeleteFunc(findings, func(f finding.Finding) bool { return f.Code == finding.FieldsDropped })
 		findings = append(findings, ordinary(pod)...)
 		findings = append(findings, containers(pod)...)
 	case inject.SidecarGone(pod):
 		if result.LeftAlone != inject.NotAsked {
 			s.Bare++
 		}
-		findings = append(findings, inject.Finding{Code: inject.LB0720, Text: "the pod was given the sidecar, but it is gone: kubectl logs does not show its files, and where they are mounted the application finds empty directories; another webhook, or a copy without init containers, left the container " + contract.Container + " out"})
+		findings = append(findings, finding.New(finding.SidecarRemoved, "the pod was given the sidecar, but it is gone: kubectl logs does not show its files, and where they are mounted the application finds empty directories; another webhook, or a copy without init containers, left the container %s out", contract.Container))
 	case result.LeftAlone != "":
 	case len(result.Mistakes()) > 0:
 		// To make it anew is no remedy: it would be refused.
 		s.Bare++
 	case leftOut:
 		s.Bare++
-		findings = append(findings, inject.Finding{Code: inject.LB0702, Text: "the pod has " + contract.Prefix + contract.KeyFiles + ", but log-bridge leaves namespace " + pod.Namespace + " alone"})
+		findings = append(findings, finding.New(finding.NamespaceExcluded, "the pod has %s, but log-bridge leaves namespace %s alone", contract.Prefix+contract.KeyFiles, pod.Namespace))
 	default:
 		s.Bare++
-		findings = append(findings, inject.Finding{Code: inject.LB0701, Text: "the pod was made " + pod.CreationTimestamp.UTC().Format(time.RFC3339) + " without the sidecar, so kubectl logs does not show its files; delete it, so that its controller creates it again"})
+		findings = append(findings, finding.New(finding.PodWithoutSidecar, "the pod was made %s without the sidecar, so kubectl logs does not show its files; delete it, so that its controller creates it again", pod.CreationTimestamp.UTC().Format(time.RFC3339)))
 	}
 	if len(findings) == 0 {
 		return
@@ -311,10 +313,10 @@ func (s *survey) pod(ctx context.Context, pod *corev1.Pod, leftOut bool) {
 }
 
 // ordinary finds a sidecar that is an ordinary init container.
-func ordinary(pod *corev1.Pod) []inject.Finding {
+func ordinary(pod *corev1.Pod) []finding.Finding {
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == contract.Container && !isSidecar(c) {
-			return []inject.Finding{{Code: inject.LB0710, Text: "container " + c.Name + " is an ordinary init container, for whose end the application waits for ever, since another admission webhook dropped its restartPolicy; update that webhook, then delete the pod"}}
+			return []finding.Finding{finding.New(finding.SidecarIsOrdinary, "container %s is an ordinary init container, for whose end the application waits for ever, since another admission webhook dropped its restartPolicy; update that webhook, then delete the pod", c.Name)}
 		}
 	}
 	return nil
@@ -325,23 +327,23 @@ func isSidecar(c corev1.Container) bool {
 }
 
 // containers finds what keeps our containers from running.
-func containers(pod *corev1.Pod) []inject.Finding {
-	var all []inject.Finding
+func containers(pod *corev1.Pod) []finding.Finding {
+	var all []finding.Finding
 	for _, c := range pod.Status.InitContainerStatuses {
 		if c.Name != contract.Container && !strings.HasPrefix(c.Name, contract.SeedContainerPrefix) || c.State.Waiting == nil {
 			continue
 		}
-		reason, words := c.State.Waiting.Reason, c.State.Waiting.Message
+		reason, words := finding.Words(c.State.Waiting.Reason), finding.Words(c.State.Waiting.Message)
 		switch reason {
 		case "", "ContainerCreating", "PodInitializing":
 			continue
 		case "ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed":
 			// A seeding container runs the application's image, which is not ours to keep.
 			if c.Name == contract.Container {
-				all = append(all, inject.Finding{Code: inject.LB0703, Text: "node " + pod.Spec.NodeName + " cannot pull " + c.Image + ", so the application does not start: " + reason + ": " + words})
+				all = append(all, finding.New(finding.ImageNotPulled, "node %s cannot pull %s, so the application does not start: %s: %s", finding.Words(pod.Spec.NodeName), finding.Words(c.Image), reason, words))
 			}
 		default:
-			all = append(all, inject.Finding{Code: inject.LB0704, Text: fmt.Sprintf("container %s does not run: %s: %s; see kubectl logs -n %s %s -c %s --previous", c.Name, reason, words, pod.Namespace, pod.Name, c.Name)})
+			all = append(all, finding.New(finding.ContainerNotRunning, "container %s does not run: %s: %s; see kubectl logs -n %s %s -c %s --previous", c.Name, reason, words, pod.Namespace, finding.Words(pod.Name), c.Name))
 		}
 	}
 	return all

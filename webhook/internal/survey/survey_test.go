@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -394,8 +393,7 @@ func TestFindings(t *testing.T) {
 			if r.Probe != test.probe {
 				t.Errorf("the webhook %s, want: %s", r.Probe, test.probe)
 			}
-			text, _ := json.Marshal(r.Objects)
-			if !strings.Contains(strings.ReplaceAll(string(text), `\"`, `"`), test.text) {
+			if text := fmt.Sprint(r.Objects); !strings.Contains(text, test.text) {
 				t.Errorf("no words %q in %s", test.text, text)
 			}
 		})
@@ -438,7 +436,7 @@ func TestJudge(t *testing.T) {
 			leaf, _ := certificate(t, test.by, test.key, now.Add(test.life))
 			have := ""
 			for _, f := range judge([]*x509.Certificate{leaf}, test.roots, test.host, now) {
-				have += string(f.Code) + ": " + f.Text
+				have += string(f.Code) + ": " + f.Text()
 			}
 			code, words, _ := strings.Cut(test.want, ": ")
 			if (have == "") != (test.want == "") || !strings.HasPrefix(have, code) || !strings.Contains(have, words) {

@@ -27,7 +27,7 @@ import (
 	"k8s.io/client-go/transport/spdy"
 	"k8s.io/streaming/pkg/httpstream"
 
-	"github.com/log-bridge/log-bridge/webhook/internal/inject"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
 // soon is when the end of a certificate is told. Those that are renewed by themselves
@@ -59,7 +59,7 @@ func (s *survey) webhooks(ctx context.Context) (at []string) {
 		name := "MutatingWebhookConfiguration/" + conf.Name
 		roots := certificates(hook.ClientConfig.CABundle)
 		if len(roots) == 0 {
-			s.find("", name, inject.Finding{Code: inject.LB0802, Text: "its caBundle holds no certificate, so the API server trusts no webhook pod"})
+			s.find("", name, finding.New(finding.NoCABundle, "its caBundle holds no certificate, so the API server trusts no webhook pod"))
 		}
 		if service := hook.ClientConfig.Service; service != nil {
 			at = append(at, service.Namespace)
@@ -70,7 +70,7 @@ func (s *survey) webhooks(ctx context.Context) (at []string) {
 	s.forbidden(err, "", "MutatingWebhookConfigurations", "whether log-bridge is installed is not known")
 	s.several(found)
 	if err == nil && len(found) == 0 {
-		s.find("", "MutatingWebhookConfigurations", inject.Finding{Code: inject.LB0801, Text: "none of them is log-bridge's, so no pod gets the sidecar; install the chart"})
+		s.find("", "MutatingWebhookConfigurations", finding.New(finding.NotInstalled, "none of them is log-bridge's, so no pod gets the sidecar; install the chart"))
 	}
 	return at
 }
@@ -103,9 +103,9 @@ func (s *survey) several(found []release) {
 	for _, r := range found {
 		words = append(words, r.words)
 	}
-	s.find("", "MutatingWebhookConfigurations", inject.Finding{Code: inject.LB0821, Text: fmt.Sprintf(
+	s.find("", "MutatingWebhookConfigurations", finding.New(finding.SeveralReleases,
 		"log-bridge is installed %d times: %s; where they serve the same namespace, %s injects and the others leave its pods alone; uninstall all but one, or give each its own namespaces with webhook.excludedNamespaces",
-		len(found), strings.Join(words, "; "), found[0].configuration)})
+		len(found), finding.Words(strings.Join(words, "; ")), finding.Words(found[0].configuration)))
 }
 
 // certificates are those in PEM text.
@@ -127,7 +127,7 @@ func (s *survey) serving(ctx context.Context, namespace, service string, roots [
 	name := "Service/" + service
 	object, err := s.api.Resource(services).Namespace(namespace).Get(ctx, service, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		s.find(namespace, name, inject.Finding{Code: inject.LB0805, Text: "the Service does not exist, so no webhook pod is called; install the chart again"})
+		s.find(namespace, name, finding.New(finding.NoWebhookReady, "the Service does not exist, so no webhook pod is called; install the chart again"))
 		return
 	}
 	if err != nil {
@@ -148,7 +148,7 @@ func (s *survey) serving(ctx context.Context, namespace, service string, roots [
 		if isReady(&pod) {
 			ready++
 		} else {
-			unready = append(unready, Object{Namespace: namespace, Name: "Pod/" + pod.Name, Findings: []inject.Finding{{Code: inject.LB0806, Text: "it is not ready: " + s.why(ctx, &pod)}}})
+			unready = append(unready, Object{Namespace: namespace, Name: "Pod/" + pod.Name, Findings: []finding.Finding{finding.New(finding.WebhookPodNotReady, "it is not ready: %s", finding.Words(s.why(ctx, &pod)))}})
 		}
 		if pod.Status.Phase == corev1.PodRunning && len(roots) > 0 {
 			s.certificate(ctx, &pod, service+"."+namespace+".svc", roots)
@@ -158,11 +158,11 @@ func (s *survey) serving(ctx context.Context, namespace, service string, roots [
 	s.forbidden(err, namespace, name, "whether a webhook pod is ready is not known")
 	s.Objects = append(s.Objects, unready...)
 	if err == nil && ready == 0 {
-		words := "no webhook pod is ready, so annotated pods start without the sidecar or not at all, as failurePolicy says"
+		words := finding.Words("no webhook pod is ready, so annotated pods start without the sidecar or not at all, as failurePolicy says")
 		if len(unready) == 0 {
 			words = "there is no webhook pod at all, so annotated pods start without the sidecar or not at all, as failurePolicy says; see to the Deployment's replicas"
 		}
-		s.find(namespace, name, inject.Finding{Code: inject.LB0805, Text: words})
+		s.find(namespace, name, finding.New(finding.NoWebhookReady, "%s", words))
 	}
 }
 
@@ -239,7 +239,7 @@ func (s *survey) certificate(ctx context.Context, pod *corev1.Pod, dnsName strin
 }
 
 // judge verifies the chain that a server shows, its own certificate first.
-func judge(shown, roots []*x509.Certificate, dnsName string, now time.Time) []inject.Finding {
+func judge(shown, roots []*x509.Certificate, dnsName string, now time.Time) []finding.Finding {
 	pool, between := x509.NewCertPool(), x509.NewCertPool()
 	for _, c := range roots {
 		pool.AddCert(c)
@@ -249,10 +249,10 @@ func judge(shown, roots []*x509.Certificate, dnsName string, now time.Time) []in
 	}
 	chains, err := shown[0].Verify(x509.VerifyOptions{Roots: pool, Intermediates: between, DNSName: dnsName, CurrentTime: now})
 	if err != nil {
-		return []inject.Finding{{Code: inject.LB0803, Text: "the API server does not accept its certificate, since it does not pass the caBundle: " + err.Error()}}
+		return []finding.Finding{finding.New(finding.CertificateRejected, "the API server does not accept its certificate, since it does not pass the caBundle: %v", err)}
 	}
 	if end := lasts(chains); end.Sub(now) < soon {
-		return []inject.Finding{{Code: inject.LB0804, Text: "its certificate, or the authority that signed it, ends " + end.UTC().Format(time.RFC3339)}}
+		return []finding.Finding{finding.New(finding.CertificateExpiring, "its certificate, or the authority that signed it, ends %s", end.UTC().Format(time.RFC3339))}
 	}
 	return nil
 }
