@@ -172,6 +172,12 @@ func (s *scanning) found(src *scan.Source, n tree.Node) {
 		s.stats.Rotations++
 	}
 	s.name(x, src, n)
+	// What earlier generations hold by now comes first, also of those whose writer went on after they were read.
+	for _, g := range x.log.generations {
+		if g != x {
+			g.pending, g.ready = true, true
+		}
+	}
 }
 
 // known notes that a scan found an open file as n.
