@@ -43,6 +43,13 @@ const top = "../.."
 // cluster see them there.
 var fromTheAPIServer = []string{"apiserver_admission_webhook_fail_open_count"}
 
+// ofWebhooks are labels that name a webhook: whether a selector by such a label has to match the
+// value. Those of rules count like that for annotated pods, those of other products do not.
+var ofWebhooks = map[string]map[string]bool{
+	"name":    {"inject.log-bridge.dev": true, "tomcat.rules.log-bridge.dev": true, "inject.istio.io": false, "rules.log-bridge.dev.example.com": false, "inject-log-bridge.dev": false},
+	"webhook": {"/mutate-pods": true, "/rules/{name}": true, "/other": false},
+}
+
 // fromTheTarget are labels that Prometheus itself gives to what it scrapes.
 var fromTheTarget = []string{"namespace", "pod", "job", model.MetricNameLabel}
 
@@ -108,6 +115,15 @@ func TestMetricsExist(t *testing.T) {
 		parser.Inspect(expression, func(node parser.Node, _ []parser.Node) error {
 			if s, ok := node.(*parser.VectorSelector); ok {
 				selectors++
+				for label, values := range ofWebhooks {
+					for value, want := range values {
+						for _, m := range s.LabelMatchers {
+							if m.Name == label && m.Matches(value) != want {
+								t.Errorf("%s: %s matches %s: %v, want %v", name, m, value, !want, want)
+							}
+						}
+					}
+				}
 				if !slices.Contains(fromTheAPIServer, s.Name) {
 					if wrong := missing(exposed, s.Name, s.LabelMatchers); wrong != "" {
 						t.Errorf("%s: the webhook exposes no %s", name, wrong)
