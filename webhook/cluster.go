@@ -127,7 +127,7 @@ func checkCluster(ctx context.Context, k kube, all bool, c inject.Config, stdout
 	for _, err := range report.Errors {
 		say(out, "not looked at: %v", err)
 	}
-	say(out, "pods with the sidecar: %d, annotated without: %d; the webhook %s", report.Injected, report.Bare, report.Probe)
+	say(out, "pods with the sidecar: %d, annotated without: %d; the webhook %s", report.Injected, report.Bare, report.Outcome)
 	if err := out.Flush(); err != nil {
 		return err
 	}

@@ -258,65 +258,68 @@ func bounded(q resource.Quantity) bool {
 
 // checkBounds refuses what the API server has not looked at yet, and refuses later: names of
 // any length, which would be repeated for each entry, and quantities of any size.
-func (p *planner) checkBounds() {
+func checkBounds(p *pod) (found finding.List) {
 	total := 0
-	for k, v := range p.pod.Annotations {
+	for k, v := range p.Annotations {
 		total += len(k) + len(v)
 	}
 	if total > MaxAnnotations {
-		p.found.Add(finding.AnnotationsTooLong, "the annotations of the pod have %d bytes together, and Kubernetes takes at most %d; take some away", total, MaxAnnotations)
+		found.Add(finding.AnnotationsTooLong, "the annotations of the pod have %d bytes together, and Kubernetes takes at most %d; take some away", total, MaxAnnotations)
 	}
-	if n := len(p.sources()); n > MaxContainers {
-		p.found.Add(finding.PodTooLarge, "the pod has %d containers, and log-bridge takes at most %d; make it smaller, or take the log-bridge.dev annotations away", n, MaxContainers)
+	if n := len(p.sources); n > MaxContainers {
+		found.Add(finding.PodTooLarge, "the pod has %d containers, and log-bridge takes at most %d; make it smaller, or take the log-bridge.dev annotations away", n, MaxContainers)
 	}
-	for _, s := range p.sources() {
+	for _, s := range p.sources {
 		if len(s.Name) > maxName {
-			p.found.Add(finding.NameTooLong, "the container's name %s has %d bytes, and Kubernetes takes at most %d", s.Name, len(s.Name), maxName)
+			found.Add(finding.NameTooLong, "the container's name %s has %d bytes, and Kubernetes takes at most %d", s.Name, len(s.Name), maxName)
 		}
 		if len(s.Image) > maxImage {
-			p.found.Add(finding.NameTooLong, "container %s: the image's name %s has %d bytes, which is more than an image's name can have", s.Name, s.Image, len(s.Image))
+			found.Add(finding.NameTooLong, "container %s: the image's name %s has %d bytes, which is more than an image's name can have", s.Name, s.Image, len(s.Image))
 		}
 		for _, m := range s.VolumeMounts {
 			if n := max(len(m.MountPath), len(m.SubPath)); n > maxPath {
-				p.found.Add(finding.PathNotMountable, "container %s mounts volume %s at a path of %d bytes, and Linux takes at most %d; use a shorter one", s.Name, m.Name, n, maxPath)
+				found.Add(finding.PathNotMountable, "container %s mounts volume %s at a path of %d bytes, and Linux takes at most %d; use a shorter one", s.Name, m.Name, n, maxPath)
 			}
 		}
-		p.checkQuantities(finding.Say("container %s", s.Name), s.Resources.Requests, s.Resources.Limits)
+		found.Merge(checkQuantities(finding.Say("container %s", s.Name), s.Resources.Requests, s.Resources.Limits))
 	}
-	if r := p.pod.Spec.Resources; r != nil {
-		p.checkQuantities("the pod's resources", r.Requests, r.Limits)
+	if r := p.Spec.Resources; r != nil {
+		found.Merge(checkQuantities("the pod's resources", r.Requests, r.Limits))
 	}
-	for _, v := range p.pod.Spec.Volumes {
+	for _, v := range p.Spec.Volumes {
 		if len(v.Name) > maxName {
-			p.found.Add(finding.NameTooLong, "the volume's name %s has %d bytes, and Kubernetes takes at most %d", v.Name, len(v.Name), maxName)
+			found.Add(finding.NameTooLong, "the volume's name %s has %d bytes, and Kubernetes takes at most %d", v.Name, len(v.Name), maxName)
 		}
 		if v.EmptyDir != nil && v.EmptyDir.SizeLimit != nil && !bounded(*v.EmptyDir.SizeLimit) {
-			p.unbounded(finding.Say("volume %s", v.Name), "sizeLimit")
+			found.Append(unbounded(finding.Say("volume %s", v.Name), "sizeLimit"))
 		}
 	}
+	return found
 }
 
-func (p *planner) checkQuantities(where finding.Words, lists ...corev1.ResourceList) {
+func checkQuantities(where finding.Words, lists ...corev1.ResourceList) (found finding.List) {
 	for _, l := range lists {
 		for _, name := range slices.Sorted(maps.Keys(l)) {
 			if !bounded(l[name]) {
-				p.unbounded(where, string(name))
+				found.Append(unbounded(where, string(name)))
 			}
 		}
 	}
+	return found
 }
 
-func (p *planner) unbounded(where finding.Words, name string) {
-	p.found.Add(finding.QuantityOutOfRange, "%s: the quantity %s is far beyond what a computer has; write one such as 64Mi or 100m", where, name)
+func unbounded(where finding.Words, name string) finding.Finding {
+	return finding.New(finding.QuantityOutOfRange, "%s: the quantity %s is far beyond what a computer has; write one such as 64Mi or 100m", where, name)
 }
 
 // checkAdded refuses to add more than the kernel passes to a program or the API server stores.
-func (p *planner) checkAdded() {
+func checkAdded(added []corev1.Container) (found finding.List) {
 	total := 0
-	for i := range p.added {
-		total += p.added[i].Size()
+	for i := range added {
+		total += added[i].Size()
 	}
 	if total > MaxAdded {
-		p.found.Add(finding.AdditionsTooLarge, "log-bridge would add more than %d bytes to the pod; write fewer files, or globs for many", MaxAdded)
+		found.Add(finding.AdditionsTooLarge, "log-bridge would add more than %d bytes to the pod; write fewer files, or globs for many", MaxAdded)
 	}
+	return found
 }

@@ -52,26 +52,11 @@ func (v *variables) references(at int) reference {
 	return r
 }
 
-func (p *planner) variablesOf(s source) *variables {
-	if v, ok := p.vars[s.Name]; ok {
-		return v
-	}
-	if p.vars == nil {
-		p.vars = map[string]*variables{}
-	}
-	v := &variables{all: s.Env, by: make(map[string][]int, len(s.Env)), refer: map[int]reference{}}
-	for i, e := range s.Env {
-		v.by[e.Name] = append(v.by[e.Name], i)
-	}
-	p.vars[s.Name] = v
-	return v
-}
-
-// environment gives the sidecar the variables that a container's subPathExpr needs,
+// express gives the sidecar the variables that a container's subPathExpr needs,
 // and returns the expression as it must stand in the sidecar's arguments. Kubelet
 // expands $(VAR) in subPathExpr and in arguments by the same rules, so the text
 // stays as it is unless two containers mean different things by one name.
-func (p *planner) environment(s source, expr string) (string, error) {
+func (e *environment) express(p *pod, s source, expr string) (string, error) {
 	if len(expr) > maxPath {
 		return "", finding.Sentence("it has %d bytes, more than a path can have", len(expr))
 	}
@@ -83,22 +68,22 @@ func (p *planner) environment(s source, expr string) (string, error) {
 		return expr, nil
 	}
 	key := s.Name + "\x00" + fmt.Sprint(indices)
-	suffix, given := p.env.given[key]
+	suffix, given := e.given[key]
 	if !given {
 		vars := make([]corev1.EnvVar, len(indices))
 		for i, at := range indices {
 			vars[i] = *s.Env[at].DeepCopy()
-			p.env.size += vars[i].Size()
+			e.size += vars[i].Size()
 			// Without a name the reference means the container it stands in.
 			if from := vars[i].ValueFrom; from != nil && from.ResourceFieldRef != nil && from.ResourceFieldRef.ContainerName == "" {
 				from.ResourceFieldRef.ContainerName = s.Name
 			}
 		}
-		if p.env.size > MaxAdded {
+		if e.size > MaxAdded {
 			return "", finding.Sentence("the variables that the sidecar would need have more than %d bytes together; use fewer or shorter ones", MaxAdded)
 		}
-		suffix = p.env.add(vars, need)
-		p.env.given[key] = suffix
+		suffix = e.add(vars, need)
+		e.given[key] = suffix
 	}
 	return rename(expr, need, suffix), nil
 }

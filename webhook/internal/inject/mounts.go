@@ -1,7 +1,6 @@
 package inject
 
 import (
-	"path"
 	"slices"
 	"strings"
 
@@ -73,39 +72,4 @@ func (m *mountIndex) beneath(dir string) (indices []int, weight int) {
 		}
 	}
 	return m.sort[from:to], m.sum[to] - m.sum[from]
-}
-
-// mountsOf are those of a container.
-func (p *planner) mountsOf(s source) *mountIndex {
-	if m, ok := p.indices[s.Name]; ok {
-		return m
-	}
-	if p.indices == nil {
-		p.indices = map[string]*mountIndex{}
-	}
-	m := newMountIndex(s.VolumeMounts)
-	p.indices[s.Name] = m
-	return m
-}
-
-// writing is a mount by which a container can write to a volume.
-type writing struct {
-	source source
-	top    string // of the volume
-	at     string
-}
-
-// writings are those of each volume, in the pod's order.
-func (p *planner) writings(volume string) []writing {
-	if p.writers == nil {
-		p.writers = map[string][]writing{}
-		for _, s := range p.sources() {
-			for _, m := range s.VolumeMounts {
-				if !m.ReadOnly && m.SubPathExpr == "" {
-					p.writers[m.Name] = append(p.writers[m.Name], writing{s, path.Join("/", m.SubPath), mountPath(m)})
-				}
-			}
-		}
-	}
-	return p.writers[volume]
 }

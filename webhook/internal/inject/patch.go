@@ -17,82 +17,13 @@ import (
 // pod. Without our volume in it, a pod that could be moved no longer could.
 const safeToEvict = "cluster-autoscaler.kubernetes.io/safe-to-evict-local-volumes"
 
-// Status is the JSON value of the status annotation.
-type Status struct {
-	Version string `json:"version"`
-	// Release is the chart's release that injected, as NAMESPACE/NAME.
-	Release string `json:"release,omitempty"`
-	// Rule is the rule that selected the pod; nil where the pod's own annotations are all.
-	Rule    *Rule    `json:"rule,omitempty"`
-	Entries []Share  `json:"entries"`
-	Notes   []string `json:"notes,omitempty"`
-}
-
-// Rule is a rule of the administrator, as the status names it.
-type Rule struct {
-	Name string `json:"name"`
-	// Annotations are the keys, without the domain, that the pod has from the rule.
-	Annotations []string `json:"annotations,omitempty"`
-}
-
-// Injected is the status of a pod that has our parts already; false for any other.
-func Injected(pod *corev1.Pod) (Status, bool) {
-	p := &planner{pod: pod}
-	if !p.injected() {
-		return Status{}, false
-	}
-	return p.status(), true
-}
-
-// by names who wrote the status, for a log. Anybody can write one, so it is cut.
-func (s Status) by() string {
-	text := strings.TrimSpace(s.Release + " " + s.Version)
-	return text[:min(len(text), 200)]
-}
-
-// operations are written by hand, each an addition, against the pod as the API
-// server holds it. A patch made from our decoded pod would drop each field that is
-// newer than our copy of the Kubernetes types.
-func (p *planner) operations() []jsonpatch.Operation {
-	ops := p.annotations()
-
-	volume := corev1.Volume{Name: contract.Volume, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: p.set.sizeLimit}}}
-	if p.left.volume == nil { // else it is ours already
-		ops = append(ops, appended("/spec/volumes", len(p.whole.Spec.Volumes), []corev1.Volume{volume})...)
-	}
-
-	// Mounts of init containers come before the insertion, which moves their index.
-	for _, a := range p.mounts {
-		list, has := "containers", p.whole.Spec.Containers
-		if a.source.init {
-			list, has = "initContainers", p.whole.Spec.InitContainers
-		}
-		there := map[string]bool{}
-		for _, l := range p.left.mounts {
-			if l.source.init == a.source.init && l.source.index == a.source.index {
-				there[l.mount.MountPath] = true
-			}
-		}
-		missing := slices.DeleteFunc(slices.Clone(a.mounts), func(m corev1.VolumeMount) bool { return there[m.MountPath] })
-		ops = append(ops, appended(fmt.Sprintf("/spec/%s/%d/volumeMounts", list, a.source.index), len(has[a.source.index].VolumeMounts), missing)...)
-	}
-
-	if len(p.pod.Spec.InitContainers) == 0 {
-		return append(ops, add("/spec/initContainers", p.added))
-	}
-	for i, c := range p.added {
-		ops = append(ops, add(fmt.Sprintf("/spec/initContainers/%d", i), c))
-	}
-	return ops
-}
-
-// annotations come first, so that they are all that is read of a patch cut short.
-func (p *planner) annotations() []jsonpatch.Operation {
-	status := Status{Version: p.config.Version, Release: p.config.Release, Rule: p.config.Rule, Entries: p.shares}
+// statusOperations write the annotations. They come first, so that they are all that is read of a patch cut short.
+func statusOperations(in *corev1.Pod, shares []Share, found finding.List, c Config) []jsonpatch.Operation {
+	status := Status{Version: c.Version, Release: c.Release, Rule: c.Rule, Entries: shares}
 	size := 0
-	for i, f := range p.found.Findings {
+	for i, f := range found.Findings {
 		if size += len(f.String()); size > finding.MaxMessage {
-			status.Notes = append(status.Notes, fmt.Sprintf("and %d more", len(p.found.Findings)+p.found.MoreOthers-i))
+			status.Notes = append(status.Notes, fmt.Sprintf("and %d more", len(found.Findings)+found.MoreOthers-i))
 			break
 		}
 		status.Notes = append(status.Notes, f.String())
@@ -106,15 +37,51 @@ func (p *planner) annotations() []jsonpatch.Operation {
 	ops := []jsonpatch.Operation{add(pointer("metadata", "annotations", annotation(contract.KeyStatus)), strings.TrimSpace(text.String()))}
 	// Without it kubectl would still take the first container, but say so each time,
 	// now that there are two.
-	if _, ok := p.pod.Annotations[defaultContainer]; !ok {
-		ops = append(ops, add(pointer("metadata", "annotations", defaultContainer), p.pod.Spec.Containers[0].Name))
+	if _, ok := in.Annotations[defaultContainer]; !ok {
+		ops = append(ops, add(pointer("metadata", "annotations", defaultContainer), in.Spec.Containers[0].Name))
 	}
-	listed := p.pod.Annotations[safeToEvict]
+	listed := in.Annotations[safeToEvict]
 	if !slices.Contains(strings.Split(listed, ","), contract.Volume) {
 		if listed != "" {
 			listed += ","
 		}
 		ops = append(ops, add(pointer("metadata", "annotations", safeToEvict), listed+contract.Volume))
+	}
+	return ops
+}
+
+// partOperations add the parts.
+//
+// Operations are written by hand, each an addition, against the pod as the API
+// server holds it. A patch made from our decoded pod would drop each field that is
+// newer than our copy of the Kubernetes types.
+func partOperations(in *corev1.Pod, set settings, plan plan, left leftovers, added []corev1.Container) (ops []jsonpatch.Operation) {
+	volume := corev1.Volume{Name: contract.Volume, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: set.sizeLimit}}}
+	if left.volume == nil { // else it is ours already
+		ops = append(ops, appended("/spec/volumes", len(in.Spec.Volumes), []corev1.Volume{volume})...)
+	}
+
+	// Mounts of init containers come before the insertion, which moves their index.
+	for _, a := range plan.mounts {
+		list, has := "containers", in.Spec.Containers
+		if a.source.init {
+			list, has = "initContainers", in.Spec.InitContainers
+		}
+		there := map[string]bool{}
+		for _, l := range left.mounts {
+			if l.source.init == a.source.init && l.source.index == a.source.index {
+				there[l.mount.MountPath] = true
+			}
+		}
+		missing := slices.DeleteFunc(slices.Clone(a.mounts), func(m corev1.VolumeMount) bool { return there[m.MountPath] })
+		ops = append(ops, appended(fmt.Sprintf("/spec/%s/%d/volumeMounts", list, a.source.index), len(has[a.source.index].VolumeMounts), missing)...)
+	}
+
+	if len(in.Spec.InitContainers) == 0 {
+		return append(ops, add("/spec/initContainers", added))
+	}
+	for i, c := range added {
+		ops = append(ops, add(fmt.Sprintf("/spec/initContainers/%d", i), c))
 	}
 	return ops
 }

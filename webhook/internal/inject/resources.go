@@ -31,28 +31,27 @@ type ask struct {
 	neededCap              resource.Quantity
 }
 
-// resources are the sidecar's requests and limits.
+// sidecarResources are the sidecar's requests and limits.
 //
 // Requests are always set, since an HPA gives up on a pod that has a container
 // without; except in a pod with resources of its own, whose containers must not ask
 // for more than it has. A limit is set where every container of the pod has one,
 // since a quota then asks for it of each.
-func (p *planner) resources() corev1.ResourceRequirements {
-	pod := p.pod.Spec.Resources
+func sidecarResources(p *pod, set settings, seeds bool, usual Resources) (r corev1.ResourceRequirements, found finding.List) {
+	pod := p.Spec.Resources
 	wholePod := pod != nil && len(pod.Requests)+len(pod.Limits) > 0
 	if wholePod {
-		p.found.Add(finding.PodHasResources, "the pod has resources as a whole, so the sidecar lives in its budget and asks for none")
+		found.Add(finding.PodHasResources, "the pod has resources as a whole, so the sidecar lives in its budget and asks for none")
 	}
 	guaranteed := !wholePod && p.guaranteed()
 
-	var r corev1.ResourceRequirements
 	for _, a := range []ask{
-		{corev1.ResourceCPU, contract.KeyCPURequest, contract.KeyCPULimit, p.set.cpuRequest, p.set.cpuLimit,
-			p.config.Resources.CPURequest, p.config.Resources.CPULimit, neededCPU},
-		{corev1.ResourceMemory, contract.KeyMemoryRequest, contract.KeyMemoryLimit, p.set.memoryRequest, p.set.memoryLimit,
-			p.config.Resources.MemoryRequest, p.config.Resources.MemoryLimit, neededMemory},
+		{corev1.ResourceCPU, contract.KeyCPURequest, contract.KeyCPULimit, set.cpuRequest, set.cpuLimit,
+			usual.CPURequest, usual.CPULimit, neededCPU},
+		{corev1.ResourceMemory, contract.KeyMemoryRequest, contract.KeyMemoryLimit, set.memoryRequest, set.memoryLimit,
+			usual.MemoryRequest, usual.MemoryLimit, neededMemory},
 	} {
-		p.compare(a, guaranteed)
+		found.Merge(compare(a, guaranteed))
 		request, limit := a.request, a.limit
 		switch {
 		case wholePod:
@@ -62,31 +61,38 @@ func (p *planner) resources() corev1.ResourceRequirements {
 		default:
 			request, limit = a.usual(p.allLimit(a.name))
 		}
-		set(&r.Requests, a.name, request)
-		set(&r.Limits, a.name, limit)
+		put(&r.Requests, a.name, request)
+		put(&r.Limits, a.name, limit)
 	}
-	p.ephemeral(&r)
-	return r
+	ephemeral, f := ephemeral(p, set, seeds, usual)
+	found.Merge(f)
+	put(&r.Requests, corev1.ResourceEphemeralStorage, ephemeral.request)
+	put(&r.Limits, corev1.ResourceEphemeralStorage, ephemeral.limit)
+	return r, found
 }
 
 // compare refuses quantities of annotations that contradict each other or the pod.
-func (p *planner) compare(a ask, guaranteed bool) {
+func compare(a ask, guaranteed bool) (found finding.List) {
 	if a.request == nil {
-		return
+		return found
 	}
 	given := finding.Say("%s: %s", annotation(a.requestKey), a.request)
 	switch {
 	case a.limit == nil && guaranteed && a.request.IsZero():
-		p.found.Add(finding.GuaranteedLost, "%s would cost the pod its QoS class Guaranteed, for which requests equal limits above zero; raise it or take it away", given)
+		found.Add(finding.GuaranteedLost, "%s would cost the pod its QoS class Guaranteed, for which requests equal limits above zero; raise it or take it away", given)
 	case a.limit == nil:
 	case a.request.Cmp(*a.limit) > 0:
-		p.found.Add(finding.RequestAboveLimit, "%s is more than the limit of %s in %s; raise the limit or lower the request", given, a.limit, annotation(a.limitKey))
+		found.Add(finding.RequestAboveLimit, "%s is more than the limit of %s in %s; raise the limit or lower the request", given, a.limit, annotation(a.limitKey))
 	case guaranteed && a.request.Cmp(*a.limit) != 0:
-		p.found.Add(finding.GuaranteedLost, "%s is less than the limit of %s in %s, and the pod would lose its QoS class Guaranteed; make them equal", given, a.limit, annotation(a.limitKey))
+		found.Add(finding.GuaranteedLost, "%s is less than the limit of %s in %s, and the pod would lose its QoS class Guaranteed; make them equal", given, a.limit, annotation(a.limitKey))
 	}
+	return found
 }
 
-// ephemeral sets the request and the limit of ephemeral storage.
+// quantities are a request and a limit; nil is none.
+type quantities struct{ request, limit *resource.Quantity }
+
+// ephemeral is the request and the limit of ephemeral storage.
 //
 // The kubelet adds up the limits of all containers that have one and evicts a pod that
 // uses more than the sum: its writable layers, its emptyDirs and the logs of all its
@@ -96,13 +102,13 @@ func (p *planner) compare(a ask, guaranteed bool) {
 // include ephemeral storage.
 //
 // Without a request of ours the API server would take the limit for it.
-func (p *planner) ephemeral(r *corev1.ResourceRequirements) {
+func ephemeral(p *pod, set settings, seeds bool, usual Resources) (r quantities, found finding.List) {
 	const name = corev1.ResourceEphemeralStorage
-	a := ask{name, contract.KeyEphemeralRequest, contract.KeyEphemeralLimit, p.set.ephemeralRequest, p.set.ephemeralLimit,
-		p.config.Resources.EphemeralRequest, p.config.Resources.EphemeralLimit, neededEphemeral}
-	p.compare(a, false)
+	a := ask{name, contract.KeyEphemeralRequest, contract.KeyEphemeralLimit, set.ephemeralRequest, set.ephemeralLimit,
+		usual.EphemeralRequest, usual.EphemeralLimit, neededEphemeral}
+	found.Merge(compare(a, false))
 	limited, requested := false, true
-	for _, c := range p.containers() {
+	for _, c := range p.sources {
 		_, has := c.Resources.Limits[name]
 		limited = limited || has
 		_, has = c.Resources.Requests[name]
@@ -110,15 +116,14 @@ func (p *planner) ephemeral(r *corev1.ResourceRequirements) {
 	}
 	if !limited {
 		if a.limit != nil {
-			p.found.Add(finding.EphemeralLimitWithoutEffect, "%s does nothing: no container of the pod has an ephemeral-storage limit, so the sidecar's would be that of the whole pod; take it away", annotation(a.limitKey))
+			found.Add(finding.EphemeralLimitWithoutEffect, "%s does nothing: no container of the pod has an ephemeral-storage limit, so the sidecar's would be that of the whole pod; take it away", annotation(a.limitKey))
 		}
 		if requested && a.request == nil && !a.usualRequest.IsZero() {
 			a.request = &a.usualRequest
 		}
-		set(&r.Requests, name, a.request)
-		return
+		return quantities{request: a.request}, found
 	}
-	if len(p.tail.Seeded) > 0 {
+	if seeds {
 		for _, q := range []*resource.Quantity{&a.usualCap, &a.neededCap} {
 			if !q.IsZero() {
 				*q = q.DeepCopy()
@@ -126,10 +131,9 @@ func (p *planner) ephemeral(r *corev1.ResourceRequirements) {
 			}
 		}
 	}
-	request, limit := a.usual(true)
-	set(&r.Requests, name, request)
-	set(&r.Limits, name, limit)
-	p.found.Add(finding.EphemeralLimitAdded, "a container of the pod has an ephemeral-storage limit, so the sidecar has one of %s for its log, and the pod's limit grows by that", limit)
+	r.request, r.limit = a.usual(true)
+	found.Add(finding.EphemeralLimitAdded, "a container of the pod has an ephemeral-storage limit, so the sidecar has one of %s for its log, and the pod's limit grows by that", r.limit)
+	return r, found
 }
 
 // same is one quantity for both, as the QoS class Guaranteed wants.
@@ -168,7 +172,7 @@ func (a ask) usual(needed bool) (request, limit *resource.Quantity) {
 	return request, limit
 }
 
-func set(list *corev1.ResourceList, name corev1.ResourceName, q *resource.Quantity) {
+func put(list *corev1.ResourceList, name corev1.ResourceName, q *resource.Quantity) {
 	if q == nil {
 		return
 	}
@@ -178,51 +182,16 @@ func set(list *corev1.ResourceList, name corev1.ResourceName, q *resource.Quanti
 	(*list)[name] = q.DeepCopy()
 }
 
-// containers are all of the pod: a quota and the QoS class look at each.
-func (p *planner) containers() []*corev1.Container {
-	var all []*corev1.Container
-	for _, s := range p.sources() {
-		all = append(all, s.Container)
-	}
-	return all
-}
-
-// allLimit says whether each container has a limit of a resource.
-func (p *planner) allLimit(name corev1.ResourceName) bool {
-	for _, c := range p.containers() {
-		if q, ok := c.Resources.Limits[name]; !ok || q.IsZero() {
-			return false
-		}
-	}
-	return true
-}
-
-// guaranteed says whether the pod has the QoS class Guaranteed: each container has
-// limits of cpu and memory, and requests, if any, equal to them.
-func (p *planner) guaranteed() bool {
-	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
-		if !p.allLimit(name) {
-			return false
-		}
-		for _, c := range p.containers() {
-			if q, ok := c.Resources.Requests[name]; ok && q.Cmp(c.Resources.Limits[name]) != 0 {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 // computeOnly copies requests and limits of cpu and memory. Devices and claims stay
 // with the application.
 func computeOnly(of corev1.ResourceRequirements) corev1.ResourceRequirements {
 	var r corev1.ResourceRequirements
 	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 		if q, ok := of.Requests[name]; ok {
-			set(&r.Requests, name, &q)
+			put(&r.Requests, name, &q)
 		}
 		if q, ok := of.Limits[name]; ok {
-			set(&r.Limits, name, &q)
+			put(&r.Limits, name, &q)
 		}
 	}
 	return r

@@ -6,37 +6,28 @@ import (
 	"strings"
 	"unicode"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
-// tellRestart warns where a directory that is shared as a whole may hold more than logs. Without
+// checkRestart warns where a directory that is shared as a whole may hold more than logs. Without
 // us, a container that starts again begins with the directory of its image; with us, it finds
 // what it left, and a pid file or the file of a socket may keep it from starting. Nothing tells
 // the sidecar early enough that a container starts again (docs/sharing.md says what was tried).
-func (p *planner) tellRestart(s source, dir string) {
+func checkRestart(p *pod, set settings, s source, dir string) (found finding.List) {
 	if holdsLogs(dir) || !p.startsAgain(s.Container) {
-		return
+		return found
 	}
 	remedy := finding.Say("write the logs to a directory of their own, such as %s/logs", dir)
 	glob := func(e contract.Entry) bool {
 		return e.Container == s.Name && e.IsGlob() && contract.Covers(dir, e.Dir())
 	}
-	globs := slices.ContainsFunc(p.set.files, glob) || slices.ContainsFunc(p.set.stderrFiles, glob)
-	if p.set.mount == contract.MountDirectory && !globs && !contract.Sticky(dir) {
+	globs := slices.ContainsFunc(set.files, glob) || slices.ContainsFunc(set.stderrFiles, glob)
+	if set.mount == contract.MountDirectory && !globs && !contract.Sticky(dir) {
 		remedy = finding.Say("remove %s, so that only the log is shared", annotation(contract.KeyMount))
 	}
-	p.found.Add(finding.DirectoryOutlivesRestart, "%s of container %s is shared whole, so its files outlive a restart of the container, also a pid file, lock or socket; keep those elsewhere, such as in /run, or %s", dir, s.Name, remedy)
-}
-
-// startsAgain says whether the kubelet may start a container a second time.
-func (p *planner) startsAgain(c *corev1.Container) bool {
-	if c.RestartPolicy != nil && *c.RestartPolicy != corev1.ContainerRestartPolicyNever || len(c.RestartPolicyRules) > 0 {
-		return true
-	}
-	return c.RestartPolicy == nil && p.pod.Spec.RestartPolicy != corev1.RestartPolicyNever
+	found.Add(finding.DirectoryOutlivesRestart, "%s of container %s is shared whole, so its files outlive a restart of the container, also a pid file, lock or socket; keep those elsewhere, such as in /run, or %s", dir, s.Name, remedy)
+	return found
 }
 
 // holdsLogs says whether a directory is for logs by its name, or lies in one: a word of it is

@@ -1,11 +1,13 @@
 package inject
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strconv"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
@@ -30,79 +32,79 @@ type settings struct {
 	runAsUser, runAsGroup                            *int64
 }
 
-// ourKeys are the pod's annotation keys of our domain, sorted so that findings
-// come in the same order each time.
-func (p *planner) ourKeys() []string {
-	var keys []string
-	for k := range p.pod.Annotations {
-		if strings.HasPrefix(k, contract.Prefix) {
-			keys = append(keys, k)
-		}
-	}
-	slices.Sort(keys)
-	return keys
-}
-
-// unasked looks at a pod without files. A misspelt key is a mistake, since it may
+// checkUnasked looks at a pod without files. A misspelt key is a mistake, since it may
 // have been meant as files. A mere setting is only warned of: it changes nothing,
 // and a pod that does not ask for the bridge must not be blocked by it.
-func (p *planner) unasked() {
-	for _, key := range p.ourKeys() {
-		if p.ended() {
-			return
+func checkUnasked(ctx context.Context, in *corev1.Pod) (found finding.List) {
+	for _, key := range ourKeys(in) {
+		if ctx.Err() != nil {
+			return found
 		}
-		row, err := p.lookup(key)
+		row, err := lookup(key, found.Full())
 		switch {
 		case err != nil:
-			p.found.Add(finding.UnknownAnnotation, "%v", err)
+			found.Add(finding.UnknownAnnotation, "%v", err)
 		case row.Key != contract.KeyStatus && row.Key != contract.KeyInject:
-			p.found.Add(finding.SettingWithoutFiles, "%s does nothing without %s; the pod is left as it is", key, annotation(contract.KeyFiles))
+			found.Add(finding.SettingWithoutFiles, "%s does nothing without %s; the pod is left as it is", key, annotation(contract.KeyFiles))
 		}
 	}
+	return found
 }
 
 // lookup finds the row of a key. Finding the nearest one takes a while, which is spent only
-// on sentences that are told.
-func (p *planner) lookup(key string) (contract.Annotation, error) {
-	if p.found.Full() && !slices.ContainsFunc(contract.Annotations, func(a contract.Annotation) bool { return a.Name() == key }) {
+// on sentences that are told: not in a hurry.
+func lookup(key string, hurry bool) (contract.Annotation, error) {
+	if hurry && !slices.ContainsFunc(contract.Annotations, func(a contract.Annotation) bool { return a.Name() == key }) {
 		return contract.Annotation{}, errors.New(key)
 	}
 	return contract.Lookup(key)
 }
 
 // readSettings reads each annotation of our domain as its row of the table says.
-func (p *planner) readSettings() {
-	p.set = settings{mount: contract.MountAuto, seed: true, format: contract.Raw}
-	for _, key := range p.ourKeys() {
-		if p.ended() {
-			return
+func readSettings(ctx context.Context, p *pod) (settings, finding.List) {
+	set := settings{mount: contract.MountAuto, seed: true, format: contract.Raw}
+	var found finding.List
+	for _, key := range ourKeys(p.Pod) {
+		if ctx.Err() != nil {
+			return set, found
 		}
-		row, err := p.lookup(key)
+		row, err := lookup(key, found.Full())
 		if err != nil {
-			p.found.Add(finding.UnknownAnnotation, "%v", err)
+			found.Add(finding.UnknownAnnotation, "%v", err)
 			continue
 		}
-		value := p.pod.Annotations[key]
+		value := p.Annotations[key]
 		if row.Kind != contract.Entries {
 			value = strings.TrimSpace(value)
 		}
-		if code, err := p.set.read(row, value); err != nil {
-			p.found.Add(code, "%s: %v", key, err)
+		if code, err := set.read(row, value); err != nil {
+			found.Add(code, "%s: %v", key, err)
 		}
 	}
-	p.nameContainers()
-	both := map[contract.Entry]bool{}
-	for _, e := range p.set.stderrFiles {
-		both[e] = true
-	}
-	for _, e := range p.set.files {
-		if both[e] {
-			p.found.Add(finding.EntryForBothStreams, "%s: %s is also in %s; each line is written once, so remove it from one of them", annotation(contract.KeyFiles), e, annotation(contract.KeyStderrFiles))
-		}
-	}
+	var f finding.List
+	set.files, f = nameContainers(p, contract.KeyFiles, set.files)
+	found.Merge(f)
+	set.stderrFiles, f = nameContainers(p, contract.KeyStderrFiles, set.stderrFiles)
+	found.Merge(f)
+	found.Merge(checkStreams(set))
+	return set, found
 }
 
-// read sets what one annotation says.
+// checkStreams refuses an entry whose lines would go to both streams.
+func checkStreams(set settings) (found finding.List) {
+	both := map[contract.Entry]bool{}
+	for _, e := range set.stderrFiles {
+		both[e] = true
+	}
+	for _, e := range set.files {
+		if both[e] {
+			found.Add(finding.EntryForBothStreams, "%s: %s is also in %s; each line is written once, so remove it from one of them", annotation(contract.KeyFiles), e, annotation(contract.KeyStderrFiles))
+		}
+	}
+	return found
+}
+
+// read sets what one annotation says. The error is a sentence without the key.
 func (s *settings) read(row contract.Annotation, value string) (finding.Code, error) {
 	switch row.Kind {
 	case contract.Entries:
@@ -243,54 +245,47 @@ func parseBool(value string) (bool, error) {
 
 // nameContainers fills in the default container, drops what is named twice, and
 // refuses containers that the pod does not have.
-func (p *planner) nameContainers() {
-	for _, list := range []struct {
-		key     string
-		entries *[]contract.Entry
-	}{{contract.KeyFiles, &p.set.files}, {contract.KeyStderrFiles, &p.set.stderrFiles}} {
-		var named []contract.Entry
-		twice := map[contract.Entry]bool{}
-		for _, e := range *list.entries {
-			if e.Container == "" {
-				name, ok := p.defaultContainer()
-				if !ok {
-					continue
-				}
-				e.Container = name
-			} else if _, ok := p.source(e.Container); !ok {
-				p.found.Add(finding.UnknownContainer, "%s: %s: the pod has no container %q; it has %s", annotation(list.key), e, e.Container, p.containerNames())
+func nameContainers(p *pod, key string, entries []contract.Entry) (named []contract.Entry, found finding.List) {
+	twice := map[contract.Entry]bool{}
+	for _, e := range entries {
+		if e.Container == "" {
+			name, f := defaultOf(p)
+			found.Merge(f)
+			if name == "" {
 				continue
 			}
-			if !twice[e] {
-				twice[e] = true
-				named = append(named, e)
-			}
+			e.Container = name
+		} else if _, ok := p.source(e.Container); !ok {
+			found.Add(finding.UnknownContainer, "%s: %s: the pod has no container %q; it has %s", annotation(key), e, e.Container, containerNames(p, found.Full()))
+			continue
 		}
-		*list.entries = named
+		if !twice[e] {
+			twice[e] = true
+			named = append(named, e)
+		}
 	}
+	return named, found
 }
 
-// defaultContainer is the container that kubectl takes when none is named. One
+// defaultOf is the container that kubectl takes when none is named. One
 // that is set to our sidecar, so that `kubectl logs POD` shows the files, says
-// nothing about whose files they are.
-func (p *planner) defaultContainer() (string, bool) {
-	if name := p.pod.Annotations[defaultContainer]; name != "" && name != contract.Container {
+// nothing about whose files they are. Without a name there is a mistake.
+func defaultOf(p *pod) (string, finding.List) {
+	if name := p.Annotations[defaultContainer]; name != "" && name != contract.Container {
 		if _, ok := p.source(name); !ok {
-			p.found.Add(finding.UnknownDefaultContainer, "%s: the pod has no container %q; it has %s", defaultContainer, name, p.containerNames())
-			return "", false
+			return "", finding.Of(finding.New(finding.UnknownDefaultContainer, "%s: the pod has no container %q; it has %s", defaultContainer, name, containerNames(p, false)))
 		}
-		return name, true
+		return name, finding.List{}
 	}
-	if len(p.pod.Spec.Containers) == 0 {
-		p.found.Add(finding.UnknownContainer, "the pod has no container")
-		return "", false
+	if len(p.Spec.Containers) == 0 {
+		return "", finding.Of(finding.New(finding.UnknownContainer, "the pod has no container"))
 	}
-	return p.pod.Spec.Containers[0].Name, true
+	return p.Spec.Containers[0].Name, finding.List{}
 }
 
-func (p *planner) containerNames() finding.Words {
-	if p.found.Full() {
+func containerNames(p *pod, hurry bool) finding.Words {
+	if hurry {
 		return "others"
 	}
-	return names(p.sources())
+	return names(p.sources)
 }

@@ -5,10 +5,10 @@ import (
 	"encoding/hex"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 	"github.com/log-bridge/log-bridge/webhook/internal/finding"
@@ -21,35 +21,49 @@ const binary = "/bin/log-bridge"
 // seedBinary is its copy of itself, which the seeding containers run.
 const seedBinary = contract.Root + "/" + contract.BinDir + "/" + contract.BinName
 
+// containers are those that the pod gets: the sidecar, then the seeding containers.
+func containers(p *pod, set settings, plan plan, c Config) ([]corev1.Container, finding.List) {
+	found := checkProcesses(p)
+	plan.tail.Stats = c.Stats
+	sidecar, f := sidecar(p, set, plan, c)
+	found.Merge(f)
+	added := append([]corev1.Container{sidecar}, seeders(p, plan.mounts, c.SeedLimit)...)
+	found.Merge(checkAdded(added))
+	return added, found
+}
+
 // sidecar is the container that follows the files.
-func (p *planner) sidecar() corev1.Container {
+func sidecar(p *pod, set settings, plan plan, config Config) (corev1.Container, finding.List) {
+	resources, found := sidecarResources(p, set, len(plan.tail.Seeded) > 0, config.Resources)
+	rights, f := sidecarRights(p, set)
+	found.Merge(f)
 	always := corev1.ContainerRestartPolicyAlways
 	c := corev1.Container{
 		Name:            contract.Container,
-		Image:           p.config.Image,
-		ImagePullPolicy: p.config.PullPolicy,
-		Args:            append([]string{"tail"}, p.tail.Args()...),
-		Env:             p.env.list,
+		Image:           config.Image,
+		ImagePullPolicy: config.PullPolicy,
+		Args:            plan.arguments(),
+		Env:             plan.views.env.list,
 		RestartPolicy:   &always,
-		Resources:       p.resources(),
-		SecurityContext: p.rights(),
+		Resources:       resources,
+		SecurityContext: rights,
 		VolumeMounts:    []corev1.VolumeMount{{Name: contract.Volume, MountPath: contract.Root}},
 	}
-	for _, v := range p.volumes {
+	for _, v := range plan.views.volumes {
 		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: v, MountPath: path.Join(contract.VolumesRoot, v), ReadOnly: true})
 	}
 	c.VolumeMounts = append(c.VolumeMounts, noToken())
-	if p.mustWait() {
+	if mustWait(plan.tail) {
 		c.Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: []string{binary, "ready"}}}}
 	}
-	return c
+	return c, found
 }
 
 // mustWait says whether the next container may start only once the sidecar is
 // ready: where the kubelet would make a directory of a file that is not there yet,
 // and where the end of an older file is to be found before new lines follow.
-func (p *planner) mustWait() bool {
-	return len(p.tail.Files)+len(p.tail.Dirs)+len(p.tail.Seeded)+len(p.tail.FromEnd) > 0
+func mustWait(tail contract.Config) bool {
+	return len(tail.Files)+len(tail.Dirs)+len(tail.Seeded)+len(tail.FromEnd) > 0
 }
 
 // noToken covers the path at which the API server would otherwise mount the
@@ -70,25 +84,25 @@ func restricted() *corev1.SecurityContext {
 	}
 }
 
-// rights is the sidecar's security context. A file with mode 0600 can be read by its
+// sidecarRights are the sidecar's security context. A file with mode 0600 can be read by its
 // owner only, so the sidecar runs as the user that the containers run as, if the
 // pod says which. What the pod as a whole says is inherited, not repeated.
-func (p *planner) rights() *corev1.SecurityContext {
-	sc := restricted()
-	read := p.read()
+func sidecarRights(p *pod, set settings) (sc *corev1.SecurityContext, found finding.List) {
+	sc = restricted()
+	read := p.named(slices.Concat(set.files, set.stderrFiles)...)
 	podUser, podGroup := p.podIDs()
 
-	sc.RunAsUser = p.set.runAsUser
+	sc.RunAsUser = set.runAsUser
 	user, sameUser := common(read, func(s source) *int64 { return p.user(s.Container) })
 	if sc.RunAsUser == nil {
 		if sameUser && !equal(user, podUser) {
 			sc.RunAsUser = user
 		}
 		if !sameUser {
-			p.found.Add(finding.DifferentUsers, "containers %s run as different users; to read files of mode 0600 set %s to the user that writes them", names(read), annotation(contract.KeyRunAsUser))
+			found.Add(finding.DifferentUsers, "containers %s run as different users; to read files of mode 0600 set %s to the user that writes them", names(read), annotation(contract.KeyRunAsUser))
 		}
 	}
-	sc.RunAsGroup = p.set.runAsGroup
+	sc.RunAsGroup = set.runAsGroup
 	if sc.RunAsGroup == nil {
 		if group, same := common(read, func(s source) *int64 { return p.group(s.Container) }); same && !equal(group, podGroup) {
 			sc.RunAsGroup = group
@@ -106,10 +120,10 @@ func (p *planner) rights() *corev1.SecurityContext {
 	switch {
 	case effective == nil || *effective != 0:
 		sc.RunAsNonRoot = &yes
-	case p.set.runAsUser != nil && !slices.ContainsFunc(read, func(s source) bool { return !p.nonRoot(s.Container) }):
-		p.found.Add(finding.RootForbidden, "%s is \"0\", but the pod says runAsNonRoot: true; use the id of the application's user", annotation(contract.KeyRunAsUser))
+	case set.runAsUser != nil && !slices.ContainsFunc(read, func(s source) bool { return !p.nonRoot(s.Container) }):
+		found.Add(finding.RootForbidden, "%s is \"0\", but the pod says runAsNonRoot: true; use the id of the application's user", annotation(contract.KeyRunAsUser))
 	case !p.podNonRoot():
-	case p.set.runAsUser != nil:
+	case set.runAsUser != nil:
 		// The annotation asks for it, and a container that is read is an exception already.
 		sc.RunAsNonRoot = &no
 	default:
@@ -119,9 +133,9 @@ func (p *planner) rights() *corev1.SecurityContext {
 		if podUser != nil && *podUser == 0 {
 			sc.RunAsUser = &imageUser
 		}
-		p.found.Add(finding.RootIsException, "the pod says runAsNonRoot: true, so the sidecar does not run as root, although %s does, and cannot read files of mode 0600; let the application write its logs for others to read, or set %s to \"0\" if the sidecar should be root too", names(read), annotation(contract.KeyRunAsUser))
+		found.Add(finding.RootIsException, "the pod says runAsNonRoot: true, so the sidecar does not run as root, although %s does, and cannot read files of mode 0600; let the application write its logs for others to read, or set %s to \"0\" if the sidecar should be root too", names(read), annotation(contract.KeyRunAsUser))
 	}
-	return sc
+	return sc, found
 }
 
 // imageUser is the USER of the sidecar's image.
@@ -129,55 +143,18 @@ var imageUser int64 = contract.User
 
 // checkProcesses warns where other processes see the sidecar's. What it does against them, it
 // cannot do against a signal.
-func (p *planner) checkProcesses() {
+func checkProcesses(p *pod) (found finding.List) {
 	field := ""
-	switch share := p.pod.Spec.ShareProcessNamespace; {
-	case p.pod.Spec.HostPID:
+	switch share := p.Spec.ShareProcessNamespace; {
+	case p.Spec.HostPID:
 		field = "hostPID"
 	case share != nil && *share:
 		field = "shareProcessNamespace"
 	default:
-		return
+		return found
 	}
-	p.found.Add(finding.ProcessesShared, "with %s: true, processes of the pod's other containers see the sidecar; those of its user or of root can stop it, and root with CAP_SYS_PTRACE can read the volumes it has; where they are not to be trusted, take %s away or let them run as another user", field, field)
-}
-
-// podNonRoot says whether the pod as a whole forbids root.
-func (p *planner) podNonRoot() bool {
-	sc := p.pod.Spec.SecurityContext
-	return sc != nil && sc.RunAsNonRoot != nil && *sc.RunAsNonRoot
-}
-
-func (p *planner) podIDs() (user, group *int64) {
-	if sc := p.pod.Spec.SecurityContext; sc != nil {
-		return sc.RunAsUser, sc.RunAsGroup
-	}
-	return nil, nil
-}
-
-// user is the user that a container runs as; nil is that of its image.
-func (p *planner) user(c *corev1.Container) *int64 {
-	if c.SecurityContext != nil && c.SecurityContext.RunAsUser != nil {
-		return c.SecurityContext.RunAsUser
-	}
-	user, _ := p.podIDs()
-	return user
-}
-
-func (p *planner) group(c *corev1.Container) *int64 {
-	if c.SecurityContext != nil && c.SecurityContext.RunAsGroup != nil {
-		return c.SecurityContext.RunAsGroup
-	}
-	_, group := p.podIDs()
-	return group
-}
-
-// nonRoot says whether the kubelet refuses to start a container as root.
-func (p *planner) nonRoot(c *corev1.Container) bool {
-	if c.SecurityContext != nil && c.SecurityContext.RunAsNonRoot != nil {
-		return *c.SecurityContext.RunAsNonRoot
-	}
-	return p.podNonRoot()
+	found.Add(finding.ProcessesShared, "with %s: true, processes of the pod's other containers see the sidecar; those of its user or of root can stop it, and root with CAP_SYS_PTRACE can read the volumes it has; where they are not to be trusted, take %s away or let them run as another user", field, field)
+	return found
 }
 
 func common(read []source, of func(source) *int64) (id *int64, same bool) {
@@ -224,29 +201,22 @@ func names(of []source) finding.Words {
 // seeders are the init containers that copy what an image holds in a directory
 // before our volume is mounted over it. Each runs the image and the user of its
 // application container, with our program from the volume.
-func (p *planner) seeders() []corev1.Container {
+func seeders(p *pod, mounts []addition, limit resource.Quantity) []corev1.Container {
 	var all []corev1.Container
 	made := map[string]bool{}
-	for _, a := range p.mounts {
+	for _, a := range mounts {
 		if len(a.seeded) == 0 {
 			continue
 		}
 		s := a.source
 		bin := path.Join(contract.Root, contract.BinDir)
-		command := []string{seedBinary, "seed"}
-		if limit := p.config.SeedLimit; !limit.IsZero() {
-			command = append(command, "--limit="+strconv.FormatInt(limit.Value(), 10))
-		}
-		for _, dir := range a.seeded {
-			command = append(command, escape(dir), escape(path.Join(contract.Root, s.Name)+dir))
-		}
 		all = append(all, corev1.Container{
-			Name:            p.seederName(s.Name, made),
+			Name:            seederName(p, s.Name, made),
 			Image:           s.Image,
 			ImagePullPolicy: s.ImagePullPolicy,
-			Command:         command,
+			Command:         a.seedArguments(limit),
 			Resources:       computeOnly(s.Resources),
-			SecurityContext: p.seederRights(s.Container),
+			SecurityContext: seederRights(p, s.Container),
 			VolumeMounts: []corev1.VolumeMount{
 				{Name: contract.Volume, MountPath: bin, SubPath: contract.BinDir, ReadOnly: true},
 				{Name: contract.Volume, MountPath: path.Join(contract.Root, s.Name), SubPath: s.Name},
@@ -261,7 +231,7 @@ func (p *planner) seeders() []corev1.Container {
 // the application container drops them: an image whose program starts as root and
 // changes to another user may have a log directory of that other user, and only
 // root with its usual capabilities can read it and hand it on.
-func (p *planner) seederRights(c *corev1.Container) *corev1.SecurityContext {
+func seederRights(p *pod, c *corev1.Container) *corev1.SecurityContext {
 	sc := restricted()
 	if own := c.SecurityContext; own != nil {
 		sc.RunAsUser, sc.RunAsGroup, sc.RunAsNonRoot = own.RunAsUser, own.RunAsGroup, own.RunAsNonRoot
@@ -280,7 +250,7 @@ func (p *planner) seederRights(c *corev1.Container) *corev1.SecurityContext {
 
 // seederName is at most 63 characters long and no other container's. The hash keeps
 // two names apart that are equal where they are cut.
-func (p *planner) seederName(of string, made map[string]bool) string {
+func seederName(p *pod, of string, made map[string]bool) string {
 	taken := func(name string) bool {
 		_, user := p.source(name)
 		return user || made[name]

@@ -40,7 +40,7 @@ func (s *Set) Pod(ctx context.Context, name string, pod *corev1.Pod, c inject.Co
 		// The webhook for annotated pods comes last, and restores what others have dropped.
 		return inject.Result{LeftAlone: inject.Already}
 	}
-	if !r.pods.Matches(labels.Set(pod.Labels)) || !r.Files() && !asks(pod.Annotations) {
+	if !r.pods.Matches(labels.Set(pod.Labels)) || !r.Files() && !inject.Asks(pod.Annotations) {
 		return inject.Result{LeftAlone: Unmeant}
 	}
 	result := r.apply(ctx, pod, c)
@@ -60,7 +60,7 @@ func Soften(name string, refusal inject.Result) inject.Result {
 
 func (r *Rule) misfit(pod *corev1.Pod, refusal inject.Result) inject.Result {
 	outcome := "it gets no sidecar by it"
-	if asks(pod.Annotations) {
+	if inject.Asks(pod.Annotations) {
 		outcome = "only its own annotations count"
 	}
 	mistakes := refusal.Mistakes()

@@ -88,17 +88,10 @@ func (r *Rule) Files() bool {
 // Selects says whether the API server would call for a pod: namespace are the labels of
 // the pod's namespace, annotations those that the pod has of its own.
 func (r *Rule) Selects(namespace labels.Set, pod labels.Set, annotations map[string]string) bool {
-	return r.namespaces.Matches(namespace) && r.pods.Matches(pod) && (r.Files() || asks(annotations))
+	return r.namespaces.Matches(namespace) && r.pods.Matches(pod) && (r.Files() || inject.Asks(annotations))
 }
 
 var entryKeys = []string{contract.KeyFiles, contract.KeyStderrFiles}
-
-func asks(annotations map[string]string) bool {
-	return slices.ContainsFunc(entryKeys, func(key string) bool {
-		_, ok := annotations[contract.Prefix+key]
-		return ok
-	})
-}
 
 // InValues says whether a text is YAML like the chart's values: a mapping that is no
 // Kubernetes object and has rules.
@@ -267,7 +260,7 @@ func (r *Rule) check(ctx context.Context, where finding.Words, c inject.Config) 
 			containers[e.Container] = true
 		}
 	}
-	if !asks(pod.Annotations) {
+	if !inject.Asks(pod.Annotations) {
 		pod.Annotations[contract.Prefix+contract.KeyFiles] = "/var/log/app.log"
 	}
 	delete(containers, "")

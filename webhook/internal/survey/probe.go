@@ -3,7 +3,6 @@ package survey
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -18,9 +17,10 @@ import (
 
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 	"github.com/log-bridge/log-bridge/webhook/internal/finding"
+	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 )
 
-// Outcome is what became of a probe.
+// Outcome is what became of a probe: the dry run of creating an annotated pod.
 type Outcome string
 
 // The outcomes.
@@ -46,13 +46,13 @@ func Probe(ctx context.Context, config *rest.Config, namespace, image string, pa
 	if err != nil {
 		return NotTried, nil, fmt.Errorf("client for the cluster: %w", err)
 	}
-	pod, err := runtime.DefaultUnstructuredConverter.ToUnstructured(probe(image))
+	pod, err := runtime.DefaultUnstructuredConverter.ToUnstructured(annotatedPod(image))
 	if err != nil {
 		return NotTried, nil, fmt.Errorf("make the probe: %w", err)
 	}
 	end := time.Now().Add(patience)
 	for {
-		outcome, findings, err := try(ctx, api, namespace, &unstructured.Unstructured{Object: pod})
+		outcome, findings, err := dryRun(ctx, api, namespace, &unstructured.Unstructured{Object: pod})
 		if err != nil || outcome != Fails || !time.Now().Add(time.Second).Before(end) {
 			return outcome, findings, err
 		}
@@ -64,7 +64,8 @@ func Probe(ctx context.Context, config *rest.Config, namespace, image string, pa
 	}
 }
 
-func try(ctx context.Context, api dynamic.Interface, namespace string, pod *unstructured.Unstructured) (Outcome, []finding.Finding, error) {
+// dryRun creates the pod once.
+func dryRun(ctx context.Context, api dynamic.Interface, namespace string, pod *unstructured.Unstructured) (Outcome, []finding.Finding, error) {
 	back, err := api.Resource(pods).Namespace(namespace).Create(ctx, pod.DeepCopy(), metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	one := func(code finding.Code, format string, args ...any) []finding.Finding {
 		return []finding.Finding{finding.New(code, format, args...)}
@@ -88,11 +89,11 @@ func try(ctx context.Context, api dynamic.Interface, namespace string, pod *unst
 	if err := decode(back, &got); err != nil {
 		return NotTried, nil, err
 	}
-	i := slices.IndexFunc(got.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == contract.Container })
-	if i < 0 {
+	sidecar := inject.Sidecar(&got)
+	if sidecar == nil {
 		return Fails, one(finding.NotInjected, "an annotated pod comes back without the sidecar: the API server got no answer from a webhook, or did not ask one"), nil
 	}
-	if !isSidecar(got.Spec.InitContainers[i]) {
+	if !inject.StaysUp(sidecar) {
 		return Fails, one(finding.RestartPolicyDropped, dropped+"an annotated pod comes back with an ordinary init container %s", contract.Container), nil
 	}
 	return Injects, nil, nil
@@ -104,9 +105,9 @@ const notSidecar = "without restartPolicy=Always"
 
 const dropped = "another admission webhook drops restartPolicy from the sidecar after log-bridge's last call, so annotated pods are refused or wait for ever; update that webhook, or set its reinvocationPolicy to Never: "
 
-// probe is an annotated pod that no Pod Security level refuses, and no quota that has
+// annotatedPod is one that no Pod Security level refuses, and no quota that has
 // a little left.
-func probe(image string) *corev1.Pod {
+func annotatedPod(image string) *corev1.Pod {
 	yes, no := true, false
 	user := int64(65532)
 	little := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m"), corev1.ResourceMemory: resource.MustParse("64Mi")}
@@ -128,10 +129,10 @@ func probe(image string) *corev1.Pod {
 	}
 }
 
-// probe tries the probe in a namespace that a webhook serves: the one that is looked at,
+// tryWebhook probes a namespace that a webhook serves: the one that is looked at,
 // else one in which log-bridge is installed, else default.
-func (s *survey) probe(ctx context.Context, at []string) {
-	s.Probe = NotTried
+func (s *survey) tryWebhook(ctx context.Context, at []string) {
+	s.Outcome = NotTried
 	candidates := append(at, metav1.NamespaceDefault)
 	if s.Namespace != "" {
 		candidates = []string{s.Namespace}
@@ -141,7 +142,7 @@ func (s *survey) probe(ctx context.Context, at []string) {
 			continue
 		}
 		outcome, findings, err := Probe(ctx, s.Rest, namespace, s.Inject.Image, s.Patience)
-		s.Probe = outcome
+		s.Outcome = outcome
 		s.find(namespace, "probe", findings...)
 		if err != nil {
 			s.Errors = append(s.Errors, err)

@@ -51,8 +51,8 @@ type Report struct {
 	Objects []Object
 	// Injected and Bare count annotated pods with and without the sidecar.
 	Injected, Bare int
-	// Probe is what became of the probe.
-	Probe Outcome
+	// Outcome is that of the probe.
+	Outcome Outcome
 	// Errors are the parts that could not be looked at. Without them, the report is
 	// whole, but for what the person may not see (LB0809).
 	Errors []error
@@ -101,7 +101,7 @@ func Look(ctx context.Context, o Options) (Report, error) {
 		s.workloads(ctx, kind)
 	}
 	s.pods(ctx)
-	s.probe(ctx, at)
+	s.tryWebhook(ctx, at)
 	return s.Report, nil
 }
 
@@ -314,23 +314,17 @@ func (s *survey) pod(ctx context.Context, pod *corev1.Pod, leftOut bool) {
 
 // ordinary finds a sidecar that is an ordinary init container.
 func ordinary(pod *corev1.Pod) []finding.Finding {
-	for _, c := range pod.Spec.InitContainers {
-		if c.Name == contract.Container && !isSidecar(c) {
-			return []finding.Finding{finding.New(finding.SidecarIsOrdinary, "container %s is an ordinary init container, for whose end the application waits for ever, since another admission webhook dropped its restartPolicy; update that webhook, then delete the pod", c.Name)}
-		}
+	if c := inject.Sidecar(pod); c != nil && !inject.StaysUp(c) {
+		return []finding.Finding{finding.New(finding.SidecarIsOrdinary, "container %s is an ordinary init container, for whose end the application waits for ever, since another admission webhook dropped its restartPolicy; update that webhook, then delete the pod", c.Name)}
 	}
 	return nil
-}
-
-func isSidecar(c corev1.Container) bool {
-	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
 // containers finds what keeps our containers from running.
 func containers(pod *corev1.Pod) []finding.Finding {
 	var all []finding.Finding
 	for _, c := range pod.Status.InitContainerStatuses {
-		if c.Name != contract.Container && !strings.HasPrefix(c.Name, contract.SeedContainerPrefix) || c.State.Waiting == nil {
+		if c.Name != contract.Container && !inject.IsSeederName(c.Name) || c.State.Waiting == nil {
 			continue
 		}
 		reason, words := finding.Words(c.State.Waiting.Reason), finding.Words(c.State.Waiting.Message)

@@ -144,8 +144,8 @@ func told(r Report) []string {
 func TestNothingWrong(t *testing.T) {
 	c := everything()
 	r := look(t, c)
-	if len(r.Objects) > 0 || len(r.Errors) > 0 || r.Probe != Injects {
-		t.Errorf("found %v, errors %v, the webhook %s", told(r), r.Errors, r.Probe)
+	if len(r.Objects) > 0 || len(r.Errors) > 0 || r.Outcome != Injects {
+		t.Errorf("found %v, errors %v, the webhook %s", told(r), r.Errors, r.Outcome)
 	}
 	for _, call := range c.asked {
 		if !strings.HasPrefix(call, "GET ") && call != "POST /api/v1/namespaces/shop/pods" {
@@ -390,8 +390,8 @@ func TestFindings(t *testing.T) {
 			if test.probe == "" {
 				test.probe = Injects
 			}
-			if r.Probe != test.probe {
-				t.Errorf("the webhook %s, want: %s", r.Probe, test.probe)
+			if r.Outcome != test.probe {
+				t.Errorf("the webhook %s, want: %s", r.Outcome, test.probe)
 			}
 			if text := fmt.Sprint(r.Objects); !strings.Contains(text, test.text) {
 				t.Errorf("no words %q in %s", test.text, text)

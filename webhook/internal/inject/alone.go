@@ -1,0 +1,51 @@
+package inject
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/log-bridge/log-bridge/sidecar/contract"
+	"github.com/log-bridge/log-bridge/webhook/internal/finding"
+)
+
+// leaveAlone says why the pod is none of our business; empty if it is. The order matters: a pod
+// that did not ask must not be refused for anything else.
+func leaveAlone(ctx context.Context, in *corev1.Pod) (reason Reason, found finding.List) {
+	asked := Asks(in.Annotations)
+	if v, ok := in.Annotations[annotation(contract.KeyInject)]; ok {
+		if no, err := parseBool(v); err == nil && !no {
+			return Declined, found
+		}
+	}
+	if _, ok := in.Annotations[corev1.MirrorPodAnnotationKey]; ok {
+		if asked {
+			found.Add(finding.MirrorPod, "this is the mirror of a static pod, whose manifest on the node decides; annotate nothing here, and run `log-bridge-webhook inject -f` on that manifest")
+		}
+		return MirrorPod, found
+	}
+	if isWindows(in) {
+		if asked {
+			found.Add(finding.WindowsPod, "this pod runs on Windows, the sidecar on Linux only; the pod is left as it is")
+		}
+		return Windows, found
+	}
+	if !asked && !injected(in) {
+		return NotAsked, checkUnasked(ctx, in)
+	}
+	return "", found
+}
+
+// Asks says whether a pod with these annotations wants the bridge.
+func Asks(annotations map[string]string) bool {
+	_, files := annotations[annotation(contract.KeyFiles)]
+	_, stderr := annotations[annotation(contract.KeyStderrFiles)]
+	return files || stderr
+}
+
+func isWindows(in *corev1.Pod) bool {
+	if os := in.Spec.OS; os != nil {
+		return os.Name == corev1.Windows
+	}
+	return in.Spec.NodeSelector[corev1.LabelOSStable] == string(corev1.Windows)
+}
