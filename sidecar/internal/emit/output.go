@@ -55,6 +55,9 @@ func newOutput(f *os.File) *output {
 			o.ask = true
 		case unix.S_IFSOCK:
 			o.ask = true
+		case unix.S_IFREG: // has no reader to wait for
+			o.wake = [2]int{-1, -1}
+			return o
 		}
 	}
 	// Without it, a wait notices a new deadline when the reader takes something.

@@ -35,6 +35,7 @@ type oracle struct {
 
 	swapped   bool // the directory of the logs was away, and no time has passed since
 	rested    bool // the sidecar came to rest in this life
+	blind     bool // the directory of the logs was away at the last scan
 	full      bool // the checkpoint's disk is
 	wasFull   bool // in this life
 	failed    bool // records may not have been written, and no time has passed since
@@ -60,6 +61,7 @@ type mind struct {
 	empty    bool    // it was seen to be empty in this era
 	aged     bool    // it was there for so long, also by the clock that dates files, that a scan could note that
 	parted   bool    // the sidecar was down after the file was copied
+	passed   bool    // an earlier life could not know of it, and noted that it had seen all until then
 }
 
 // fate is what came of a record, and what may have come of it.
@@ -291,6 +293,7 @@ func (o *oracle) started() { o.rested, o.swapped = false, false }
 func (o *oracle) stopped() {
 	for _, x := range o.inodes {
 		m := o.mind(x)
+		m.passed = m.passed || !m.known && (o.blind && x.aside || x.log != nil && o.newest[x.log] == nil && !o.exact(x.log))
 		if c := x.copyOf; c != nil && !m.known && c.log != nil && (o.names[c.log.path()] != c || x.of != c.era && !m.aged) {
 			o.doubt(x, unmetCopy) // made just before, it counts as a generation that was missed
 		}
@@ -399,6 +402,7 @@ func (o *oracle) quiet() {
 
 // looked notes what the sidecar knows when it has looked around.
 func (o *oracle) looked() {
+	o.blind = false
 	for _, x := range o.inodes {
 		o.meet(x)
 	}
@@ -424,6 +428,7 @@ func (o *oracle) moves() {
 // that nobody writes. One that is back is opened again if it has grown since.
 func (o *oracle) misses() {
 	o.moves()
+	o.blind = true
 	for _, x := range o.inodes {
 		if m := o.mind(x); x.handles == 0 && m.known {
 			m.known, m.closed, m.closedAt = false, true, x.size
@@ -475,17 +480,20 @@ func (o *oracle) meet(x *inode) {
 	m.known, m.lost, m.closed = true, none, false
 }
 
+// exact says whether a log is followed by its name, and not by a glob alone.
+func (o *oracle) exact(l *log) bool { return slices.Contains(o.patterns, "app:/"+l.path()) }
+
 // missed says whether a file is a generation of a log that came and went unseen.
 func (o *oracle) missed(x *inode) bool {
 	l := x.log
-	if l == nil || x.late {
+	if l == nil || x.late || o.mind(x).passed {
 		return false
 	}
 	now, before := o.names[l.path()], o.newest[l]
 	if before == nil && o.forgetful {
 		return false
 	}
-	if before == nil && (now == nil || now.aside || !now.readable) && !slices.Contains(o.patterns, "app:/"+l.path()) {
+	if before == nil && (now == nil || now.aside || !now.readable) && !o.exact(l) {
 		return false // nothing tells the name
 	}
 	if before != nil && (before == now || before.aside || x.birth < before.birth) {
