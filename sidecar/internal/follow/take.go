@@ -46,7 +46,8 @@ func (s *scanning) adopt(n tree.Node, src *scan.Source, path string, ok func(*fi
 	s.makeRoom()
 	fd, n, err := n.Open()
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EMFILE) {
-		s.result.hidden = true
+		done := func(c *file) bool { return c.presence == finished && c.at == inodeOf(n) && c.rest.size == n.Size }
+		s.result.hidden = s.result.hidden || !slices.ContainsFunc(s.index.closed[n.Ino], done)
 		return
 	}
 	if err != nil {
