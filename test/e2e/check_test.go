@@ -19,10 +19,11 @@ func plugin(t *testing.T, kubeconfig string, args ...string) (string, int) {
 	t.Helper()
 	bin := filepath.Join(bed.dir, "plugin")
 	if _, err := os.Stat(filepath.Join(bin, "kubectl-log_bridge")); err != nil {
-		if _, err := output(command("go", "build", "-C", bed.top, "-o", filepath.Join(bin, "log-bridge-webhook"), "./webhook")); err != nil {
+		program := compile(t, "webhook")
+		if err := os.MkdirAll(bin, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Symlink("log-bridge-webhook", filepath.Join(bin, "kubectl-log_bridge")); err != nil {
+		if err := os.Symlink(program, filepath.Join(bin, "kubectl-log_bridge")); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -24,6 +24,7 @@ var examples = map[string]func(t *testing.T, ns string){
 }
 
 func TestExamples(t *testing.T) {
+	t.Parallel()
 	needCluster(t)
 	for name, story := range examples {
 		t.Run(name, func(t *testing.T) {

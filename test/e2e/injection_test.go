@@ -61,6 +61,7 @@ func atLeast(n int) func([]string) bool { return func(got []string) bool { retur
 // Files that only their owner may read: the sidecar is the same user where the pod says which,
 // says what to do where it does not, and does as run-as-user says.
 func TestPrivateFiles(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	for _, pod := range []struct{ name, annotations, context string }{
 		{"known", "", "securityContext: {runAsUser: 4321}"},
@@ -93,6 +94,7 @@ spec:
 
 // What the image has in a log directory is there as before: files, links, directories and their modes.
 func TestSeededDirectory(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	const show = `cd /var/log/app; find . | sort; readlink link; cat old/app.log.0 README; stat -c '%A %n' README old/app.log.0`
 	pod := func(name, annotation string) string {
@@ -119,6 +121,7 @@ spec:
 // An image whose log is a link to its stdout, as with nginx: it keeps working, and the sidecar
 // says that there is nothing to deliver.
 func TestLinkToStdout(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	apply(t, ns, `
 apiVersion: v1
@@ -142,6 +145,7 @@ spec:
 // An application and its sidecar are killed, in turn, with each way of sharing: nothing is missing and
 // the files stay bound.
 func TestRestarts(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	apply(t, ns, `
 apiVersion: v1
@@ -206,8 +210,10 @@ spec:
 // sharing. It pauses now and then, so that the kubelet does not rotate the sidecar's log (10 MiB) meanwhile:
 // kubectl logs -f may miss the end of a rotated one.
 func TestDeletedUnderLoad(t *testing.T) {
+	t.Parallel()
 	for way, file := range map[string]string{"volume": "/data/app.log", "directory": "/var/log/app/app.log", "file": "/srv/app.log"} {
 		t.Run(way, func(t *testing.T) {
+			t.Parallel()
 			ns := namespace(t)
 			apply(t, ns, strings.ReplaceAll(`
 apiVersion: v1
@@ -254,6 +260,7 @@ spec:
 
 // The user's own init container makes the file under the subPath that is shared.
 func TestInitContainerMakesTheFile(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	apply(t, ns, `
 apiVersion: v1
@@ -282,6 +289,7 @@ spec:
 // Quotas, LimitRanges and resources of the pod as a whole: the pod is admitted, runs, and keeps
 // its QoS class.
 func TestResources(t *testing.T) {
+	t.Parallel()
 	const quota = `
 apiVersion: v1
 kind: ResourceQuota
@@ -304,6 +312,7 @@ spec: {limits: [{type: Container, default: {cpu: 500m, memory: 256Mi}, defaultRe
 		{"limits of the pod alone", "", "resources: {limits: {cpu: 200m, memory: 128Mi}}", "{}", "Guaranteed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			ns := namespace(t)
 			apply(t, ns, c.rules+fmt.Sprintf(`
 apiVersion: v1
@@ -328,6 +337,7 @@ spec:
 
 // A LimitRange whose minimum the sidecar does not meet refuses the pod, and an annotation helps.
 func TestLimitRangeMinimum(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	apply(t, ns, `
 apiVersion: v1
@@ -353,6 +363,7 @@ spec: {limits: [{type: Container, min: {cpu: 50m}}]}
 // Volumes of the user: a claim with subPathExpr, whose directory the user's own init container makes, a
 // volume mounted in another, and a directory of the node, of which older lines are not repeated.
 func TestVolumes(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	host := "/var/lib/" + ns // in the node; it goes with the cluster
 	kubectl(t, "create", "-f", writeFile(t, fmt.Sprintf(`
@@ -421,6 +432,7 @@ func writeFile(t *testing.T, text string) string {
 // An init container, a native sidecar and two containers are followed, each of another user, with
 // each way of sharing. Each sees its own files only.
 func TestSeveralContainersAndUsers(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	container := func(name string, user int, more string) string {
 		return fmt.Sprintf(`
@@ -475,6 +487,7 @@ func kubectlEventually(t *testing.T, args ...string) string {
 // An image without a shell, or anything else but its program: what it has in its log directory is
 // there, and its lines come.
 func TestImageWithoutShell(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	apply(t, ns, `
 apiVersion: v1
@@ -493,6 +506,7 @@ spec:
 
 // The containers that are added have no token of the service account; the application keeps its own.
 func TestNoToken(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	const where = "/var/run/secrets/kubernetes.io/serviceaccount"
 	apply(t, ns, `
@@ -533,6 +547,7 @@ spec:
 // A copy of an injected pod, as kubectl debug makes it: with all that was added it is left as it is,
 // without its init containers it is given them again.
 func TestCopiedPod(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	apply(t, ns, `
 apiVersion: v1
@@ -590,6 +605,7 @@ spec:
 // A container starts again. What it finds of its earlier life is, with each way of sharing, what
 // docs/sharing.md says; without us it is nothing, but on a volume of the pod's own.
 func TestRestartFinds(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	var containers strings.Builder
 	files := map[string]string{"without": "", "file": "/srv/app.log", "directory": "/var/log/app/app.log", "volume": "/data/app.log"}
@@ -656,11 +672,9 @@ func containerID(t *testing.T, ns, pod, container string) string {
 
 // What inject prints runs where no webhook is, and a webhook that sees it leaves it as it is.
 func TestInjectedManifest(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t, "log-bridge.dev/inject=false")
-	program := filepath.Join(t.TempDir(), "log-bridge-webhook")
-	if _, err := output(command("go", "build", "-C", bed.top, "-o", program, "./webhook")); err != nil {
-		t.Fatal(err)
-	}
+	program := compile(t, "webhook")
 	const manifest = `
 apiVersion: v1
 kind: Pod
@@ -694,6 +708,7 @@ spec:
 // TestGlobs: classes and alternatives mean the same to the webhook, which mounts the volumes below them, and to the
 // sidecar.
 func TestGlobs(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	apply(t, ns, `
 apiVersion: v1

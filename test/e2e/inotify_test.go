@@ -9,6 +9,7 @@ import (
 // although its sidecar, of the same user, was there first: the sidecar gives its own back, says so, and continues
 // by polling. Another pod, whose user its image decides, does not notice.
 func TestInotifyIsLeftToTheApplication(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	apply(t, ns, `
 apiVersion: v1

@@ -11,6 +11,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
+	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/log-bridge/log-bridge/test/helpers/testbed"
@@ -77,6 +80,10 @@ func run(m *testing.M) (code int, err error) {
 	if err := install(); err != nil {
 		return 0, err
 	}
+	// Tests that stay in namespaces of their own are parallel. They mostly wait for the kubelet.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		return 0, err
+	}
 	return m.Run(), nil
 }
 
@@ -91,6 +98,33 @@ func install() error {
 // clusterName is the name of the tests' cluster. Another one lets two runs live side by side.
 func clusterName() string {
 	return cmp.Or(os.Getenv("E2E_CLUSTER"), "e2e")
+}
+
+// compiled are the programs that compile has compiled.
+var compiled struct {
+	mu   sync.Mutex
+	done map[string]bool
+}
+
+// compile compiles a main package of the repository, once in a run, and returns its program. It runs in the node too.
+func compile(t *testing.T, pkg string) (program string) {
+	t.Helper()
+	compiled.mu.Lock()
+	defer compiled.mu.Unlock()
+	program = filepath.Join(bed.dir, "programs", path.Base(pkg))
+	if compiled.done[pkg] {
+		return program
+	}
+	cmd := command("go", "build", "-C", bed.top, "-o", program, "./"+pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if _, err := output(cmd); err != nil {
+		t.Fatal(err)
+	}
+	if compiled.done == nil {
+		compiled.done = map[string]bool{}
+	}
+	compiled.done[pkg] = true
+	return program
 }
 
 // killSidecar ends a container's process with SIGKILL, from the node.

@@ -158,13 +158,14 @@ func (b *Bed) Archive(tag string) string {
 
 // Load builds images and gives them to the cluster.
 func (b *Bed) Load(images ...Image) error {
-	var archives []string
-	for _, image := range images {
-		archive, err := b.Build(image)
-		if err != nil {
-			return err
-		}
-		archives = append(archives, archive)
+	archives, errs := make([]string, len(images)), make([]error, len(images))
+	var building sync.WaitGroup
+	for i, image := range images {
+		building.Go(func() { archives[i], errs[i] = b.Build(image) })
+	}
+	building.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return err
 	}
 	_, err := Output(exec.Command(b.Cluster, append([]string{"load", "--name", b.Name}, archives...)...))
 	return err
@@ -317,11 +318,11 @@ func Output(cmd *exec.Cmd) (string, error) {
 	return string(out), nil
 }
 
-// Eventually polls until ok, and fails with the last state.
+// Eventually polls until ok, ever less often, and fails with the last state.
 func Eventually(t testing.TB, what string, ok func() (bool, string)) {
 	t.Helper()
 	end := time.Now().Add(Patience)
-	for {
+	for pause := 100 * time.Millisecond; ; pause = min(pause*5/4, time.Second) {
 		good, state := ok()
 		if good {
 			return
@@ -329,7 +330,7 @@ func Eventually(t testing.TB, what string, ok func() (bool, string)) {
 		if time.Now().After(end) {
 			t.Fatalf("waited %v for %s; have:\n%.3000s", Patience, what, state)
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(pause)
 	}
 }
 

@@ -3,7 +3,6 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,12 +24,7 @@ type hooks struct {
 
 func startHooks(t *testing.T) *hooks {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "hooks")
-	build := command("go", "build", "-C", bed.top, "-o", program, "./webhook/internal/testwebhooks")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if _, err := output(build); err != nil {
-		t.Fatal(err)
-	}
+	program := compile(t, "webhook/internal/testwebhooks")
 	h := &hooks{called: map[string]int{}}
 	said, _ := testbed.Beside(t, bed.all.Inside(program), 2, func(path string) {
 		h.mu.Lock()
@@ -479,4 +473,26 @@ spec:
 	// This is what makes it worth a warning.
 	equalLines(t, lines(t, "what the application finds", atLeast(1), "-n", ns, "file", "-c", "app"), []string{"directory"})
 	told(t, ns, 1, "Pod/file: has mistakes\n  mistake LB0720: ", "Pod/volume: has mistakes\n  mistake LB0720: ", "annotated without: 2")
+}
+
+// TestFirstInitContainerPatched: a webhook that patches the first init container, whatever it is, hits the sidecar.
+// docs/compatibility.md says so; the application's own init container stays as it was.
+func TestFirstInitContainerPatched(t *testing.T) {
+	h := startHooks(t)
+	ns := namespace(t)
+	h.configure(t, "zz-first-image", ns, "/first-image")
+	out := dryRun(t, ns, `
+apiVersion: v1
+kind: Pod
+metadata: {name: x, annotations: {log-bridge.dev/files: /srv/app.log}}
+spec:
+  initContainers: [{name: setup, image: log-bridge.test/rotator:1, command: ["true"]}]
+  containers: [{name: app, image: log-bridge.test/rotator:1, command: [sleep, "3600"]}]
+`, `--output=jsonpath={range .spec.initContainers[*]}{.name}={.image} {end}`)
+	if want := "log-bridge=example.com/other:1 setup=log-bridge.test/rotator:1 "; !strings.HasSuffix(out, want) {
+		t.Errorf("have %q, want %q", out, want)
+	}
+	if h.calls("/first-image") == 0 {
+		t.Error("the webhook was not called")
+	}
 }

@@ -35,6 +35,7 @@ func ephemeral(t *testing.T, ns, pod string) int64 {
 // The same pod whose sidecar is given next to nothing is evicted: the kubelet has measured by then,
 // so the others are not alive just because it did not measure.
 func TestEphemeralStorageLimit(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	pod := func(name, annotations, file string) string {
 		return fmt.Sprintf(`
@@ -77,6 +78,7 @@ spec:
 
 // The limit comes from a LimitRange as well, and counts in a quota, for which an annotation lowers it.
 func TestEphemeralStorageOfNamespace(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	apply(t, ns, `
 apiVersion: v1

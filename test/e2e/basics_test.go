@@ -12,6 +12,7 @@ import (
 
 // The story: a Python program logs to a file beside itself.
 func TestPythonStory(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	kubectl(t, "apply", "-n", ns, "-f", filepath.Join(bed.top, "examples/python-app-log/deployment.yaml"))
 	kubectl(t, "rollout", "status", "-n", ns, "deployment/python-app-log", "--timeout=180s")
@@ -170,6 +171,7 @@ func webhookDown(t *testing.T) {
 
 // A Job that writes and ends at once completes, and none of its lines is missing.
 func TestJob(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	apply(t, ns, `
 apiVersion: batch/v1
@@ -193,6 +195,7 @@ spec:
 
 // A namespace that enforces Pod Security restricted takes the injected pod.
 func TestRestricted(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t, "pod-security.kubernetes.io/enforce=restricted")
 	apply(t, ns, `
 apiVersion: v1
@@ -221,6 +224,7 @@ spec:
 // An application that rotates by rename loses no line, and still sees its image's files,
 // none of which is shipped.
 func TestRenameRotation(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	apply(t, ns, `
 apiVersion: v1
@@ -256,6 +260,7 @@ spec:
 // A volume of the user's is shared, a glob takes two files, and two containers may log
 // to the same path.
 func TestSharedVolumeGlobAndTwoContainers(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	apply(t, ns, `
 apiVersion: v1
@@ -295,6 +300,7 @@ spec:
 
 // A mistake is reported where the user looks.
 func TestMistake(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	apply(t, ns, strings.Replace(plainDeployment, "labels: {app: plain}\n    spec", "labels: {app: plain}\n      annotations: {log-bridge.dev/files: app.log}\n    spec", 1))
 	eventually(t, "the sentence in the ReplicaSet's events", func() (bool, string) {
@@ -305,6 +311,7 @@ func TestMistake(t *testing.T) {
 
 // The sidecar is killed in the middle: it comes back, and no line is missing.
 func TestSidecarKilled(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	apply(t, ns, `
 apiVersion: v1

@@ -49,25 +49,3 @@ spec:
 	})
 	told(t, ns, 1, "mistake LB0701: ", "annotated without: 1")
 }
-
-// TestFirstInitContainerPatched: a webhook that patches the first init container, whatever it is, hits the sidecar.
-// docs/compatibility.md says so; the application's own init container stays as it was.
-func TestFirstInitContainerPatched(t *testing.T) {
-	h := startHooks(t)
-	ns := namespace(t)
-	h.configure(t, "zz-first-image", ns, "/first-image")
-	out := dryRun(t, ns, `
-apiVersion: v1
-kind: Pod
-metadata: {name: x, annotations: {log-bridge.dev/files: /srv/app.log}}
-spec:
-  initContainers: [{name: setup, image: log-bridge.test/rotator:1, command: ["true"]}]
-  containers: [{name: app, image: log-bridge.test/rotator:1, command: [sleep, "3600"]}]
-`, `--output=jsonpath={range .spec.initContainers[*]}{.name}={.image} {end}`)
-	if want := "log-bridge=example.com/other:1 setup=log-bridge.test/rotator:1 "; !strings.HasSuffix(out, want) {
-		t.Errorf("have %q, want %q", out, want)
-	}
-	if h.calls("/first-image") == 0 {
-		t.Error("the webhook was not called")
-	}
-}

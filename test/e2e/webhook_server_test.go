@@ -16,12 +16,7 @@ import (
 func TestHostileLoad(t *testing.T) {
 	ns := namespace(t)
 	injected(t, ns, "before")
-	program := filepath.Join(t.TempDir(), "hold")
-	build := command("go", "build", "-C", bed.top, "-o", program, "./test/helpers/hold")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if _, err := output(build); err != nil {
-		t.Fatal(err)
-	}
+	program := compile(t, "test/helpers/hold")
 	pods := func() string {
 		return kubectl(t, "-n", "log-bridge", "get", "pods", "-l", "app.kubernetes.io/component=webhook", "-o",
 			`jsonpath={range .items[*]}{.metadata.name} {.status.podIP} {.status.containerStatuses[0].restartCount}{"\n"}{end}`)

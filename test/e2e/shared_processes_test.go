@@ -9,6 +9,7 @@ import (
 // and can even kill it; but it sees nothing of its volumes, neither while it runs nor in the moment in which it
 // is started again.
 func TestSharedProcessNamespace(t *testing.T) {
+	t.Parallel()
 	ns := namespace(t)
 	apply(t, ns, `
 apiVersion: v1
