@@ -88,7 +88,7 @@ func (f *Follower) compare(x *file, size int64) (others []*file, q question) {
 		c := comparison{waitsFor: k == x.original, named: k.presence == named}
 		if k.place.Container == x.place.Container {
 			c.like = looksLikeCopyOf(x.node.Real, k.node.Real)
-			if c.like == unlike && k.older(x, size) {
+			if c.like == unlike && k.older(x) {
 				// A backup may have been copied before the original was renamed.
 				c.like = looksLikeCopyOf(x.node.Real, k.place.Path)
 			}
@@ -181,14 +181,15 @@ func (f *Follower) knownByItsPast(x *file, size int64) (known bool) {
 	return known
 }
 
-// older says whether x was there before y, a file of size bytes, so that y may be its copy. Of two that were born in one
-// tick of the clock, or whose births are not known, only one may be a copy of the other.
-func (x *file) older(y *file, size int64) bool {
+// older says whether x was there before y, so that y may be its copy. Of several that were born in one tick of the clock,
+// or whose births are not known, the largest was, so that they are in one order: none waits for itself.
+func (x *file) older(y *file) bool {
 	if x.Birth != y.Birth {
 		return x.Birth < y.Birth
 	}
 	own, ok := x.size()
-	return ok && (own > size || own == size && x.pair < y.pair)
+	other, also := y.size()
+	return ok && also && (own > other || own == other && x.pair < y.pair)
 }
 
 // beginsAs says whether x, of size bytes, begins as k begins. NULs are no evidence.
