@@ -246,7 +246,7 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 		if err != nil {
 			return
 		}
-		if f.index.byInode[inodeOf(n)] != nil || !judge(&file{handle: handle{fd}, node: n, record: record{pair: -1}}) {
+		if f.index.byInode[inodeOf(n)] != nil || f.isDone(fd) || !judge(&file{handle: handle{fd}, node: n, record: record{pair: -1}}) {
 			unix.Close(fd)
 		}
 	}
@@ -275,7 +275,7 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 			n, fd := c.node, c.fd
 			n.Path = x.place.Path
 			var err error
-			if c, err = f.take(x.src, n, fd); c == nil || err != nil {
+			if c, err = f.take(x.src, n, fd); err != nil {
 				unix.Close(fd)
 				continue
 			}

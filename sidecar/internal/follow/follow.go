@@ -106,10 +106,7 @@ func (f *Follower) Tell(now time.Time) {
 func (f *Follower) Changed(path string, other bool) {
 	f.when.stale, f.when.renamed = f.when.stale || other, f.when.renamed || other
 	if x := f.index.byName[path]; x != nil {
-		switch {
-		case x.presence == finished:
-			f.when.stale = true // it goes on
-		case !x.isOpen():
+		if !x.isOpen() {
 			f.unpark(x)
 		}
 		x.ready = x.isOpen()

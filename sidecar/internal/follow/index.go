@@ -19,7 +19,7 @@ func inodeOf(n tree.Node) inode { return inode{n.Dev, n.Ino} }
 type index struct {
 	open    []*file                 // those with a descriptor, in no order
 	byInode map[inode]*file         // the same
-	byName  map[string]*file        // those that have a name, also parked and finished ones, by where they were last found
+	byName  map[string]*file        // those that have a name, also parked ones, by where they were last found
 	aliases map[string]*file        // open ones by the other names that the last scan found
 	bases   map[string][]*file      // open ones by the last part of the names that they have, or had
 	logs    map[contract.Place]*log // queues of the open ones
@@ -68,18 +68,6 @@ func (i *index) removeClosed(x *file) {
 	if i.parked[x.at] == x {
 		delete(i.parked, x.at)
 	}
-	if i.byName[x.node.Real] == x {
-		delete(i.byName, x.node.Real)
-	}
-}
-
-// stays notes where a scan found a finished file: what is written to it there is told by that name.
-func (i *index) stays(x *file, n tree.Node) {
-	if i.byName[x.node.Real] == x {
-		delete(i.byName, x.node.Real)
-	}
-	x.node = n
-	i.byName[n.Real] = x
 }
 
 // forget removes a file without a descriptor that exists no more.

@@ -98,17 +98,6 @@ type rest struct{ size, modified, changed int64 }
 
 func restOf(st *unix.Stat_t) rest { return rest{st.Size, st.Mtim.Nano(), st.Ctim.Nano()} }
 
-// stillFinished says whether a match is a finished file to which nothing happened.
-func (f *Follower) stillFinished(n tree.Node) bool {
-	for _, c := range f.index.closed[n.Ino] {
-		if c.presence == finished && c.at == inodeOf(n) && c.rest.changed == n.Changed && c.rest.size == n.Size {
-			f.index.stays(c, n)
-			return true
-		}
-	}
-	return false
-}
-
 // close closes a file's descriptor; its record is kept.
 func (f *Follower) close(x *file, p presence) {
 	if !x.isOpen() {

@@ -67,7 +67,8 @@ func (s *scanning) run() (again, young bool) {
 	if w.Short {
 		s.say.Once("watches", "user %d has no inotify watches left on this node; polling files as well, so lines arrive up to a second later. The node's sysctl fs.inotify.max_user_watches sets the limit for each user", os.Getuid())
 	}
-	s.result.settled = s.result.settled && r.Settled && !s.result.hidden
+	// Where nothing is watched, only a scan sees that a parked file changes.
+	s.result.settled = s.result.settled && r.Settled && !s.result.hidden && len(s.index.parked) == 0
 	if len(s.record.unkept) == 0 && !s.result.faulty {
 		_ = s.record.store.SeenAt(s.begun - int64(scan.StampAge))
 	}
@@ -112,8 +113,7 @@ func (s *scanning) found(src *scan.Source, n tree.Node) {
 		s.known(x, src, n)
 		return
 	}
-	if s.stillParked(n, s.result.round) || s.stillFinished(n) {
-		s.result.settled = false
+	if s.stillParked(n, s.result.round) {
 		return
 	}
 	s.makeRoom()
@@ -160,11 +160,6 @@ func (s *scanning) found(src *scan.Source, n tree.Node) {
 		s.fault(src, err)
 		return
 	}
-	if x == nil {
-		unix.Close(fd)
-		s.result.settled = false // its writer may go on
-		return
-	}
 	x.grew = s.now
 	// After a restart the generations of a log come in the order of their birth, also with a glob.
 	x.pending = !s.last.once
@@ -174,7 +169,7 @@ func (s *scanning) found(src *scan.Source, n tree.Node) {
 	s.name(x, src, n)
 	// What earlier generations hold by now comes first, also of those whose writer went on after they were read.
 	for _, g := range x.log.generations {
-		if g != x {
+		if g != x && x.log.isLast(x) {
 			g.pending, g.ready = true, true
 		}
 	}

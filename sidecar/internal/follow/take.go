@@ -58,6 +58,7 @@ func (s *scanning) adopt(n tree.Node, src *scan.Source, path string, ok func(*fi
 	known := s.index.find(id)
 	switch {
 	case err != nil || s.index.byInode[inodeOf(n)] != nil: // another file has the name by now, one that is open
+	case s.isDone(fd):
 	case known != nil:
 		if src := s.scanner.SourceOf(known.place.Container); src != nil && ok(&file{Ident: id, handle: handle{fd}}) {
 			n.Path = known.place.Path
@@ -77,8 +78,8 @@ func (s *scanning) adopt(n tree.Node, src *scan.Source, path string, ok func(*fi
 	x.missed = known == nil
 }
 
-// take makes an open descriptor a followed file: one that is known from before, or a new one. It returns nil where the
-// file is finished and has nothing new. Its name is n.Path, in the container of src.
+// take makes an open descriptor a followed file: one that is known from before, or a new one. Its name is n.Path, in the
+// container of src.
 func (f *Follower) take(src *scan.Source, n tree.Node, fd int) (*file, error) {
 	id, err := ident(fd)
 	if err != nil {
@@ -86,14 +87,7 @@ func (f *Follower) take(src *scan.Source, n tree.Node, fd int) (*file, error) {
 	}
 	place := contract.Place{Container: src.Container, Path: n.Path}
 	x := f.index.find(id)
-	switch {
-	case x != nil && x.presence == finished:
-		st, err := handle{fd}.stat()
-		if err == nil && (st.Size == x.Offset || st.Size == x.rest.size && st.Mtim.Nano() == x.rest.modified) {
-			x.at, x.rest = inodeOf(n), restOf(&st)
-			return nil, nil
-		}
-	case x == nil:
+	if x == nil {
 		x = &file{Ident: id, handle: handle{fd}, stderr: src.Stderr, record: record{pair: f.record.store.Alloc()}}
 		if err := f.begin(x, src, n); err != nil {
 			return nil, fmt.Errorf("%s: %w", n.Path, err)
@@ -109,6 +103,21 @@ func (f *Follower) take(src *scan.Source, n tree.Node, fd int) (*file, error) {
 	x.Reopen()
 	f.record.keep(x)
 	return x, nil
+}
+
+// isDone says whether fd is that of a finished file that has nothing new. It notes how the file is now.
+func (f *Follower) isDone(fd int) bool {
+	id, err := ident(fd)
+	x := f.index.find(id)
+	if err != nil || x == nil || x.presence != finished {
+		return false
+	}
+	st, err := handle{fd}.stat()
+	if err != nil || st.Size != x.Offset && (st.Size != x.rest.size || st.Mtim.Nano() != x.rest.modified) {
+		return false
+	}
+	x.rest = restOf(&st)
+	return true
 }
 
 // begin sets where following a new file begins.
