@@ -54,7 +54,7 @@ func TestClientCA(t *testing.T) {
 		if code := <-ended; code != exitOK {
 			t.Errorf("exit code %d", code)
 		}
-		if !served && !strings.Contains(log.String(), "is none of") {
+		if !served && !strings.Contains(log.String(), "is not one of") {
 			t.Errorf("the log does not say why:\n%s", &log)
 		}
 	}
@@ -69,11 +69,11 @@ func TestServeRefuses(t *testing.T) {
 	dir := t.TempDir()
 	certificate(t, dir)
 	for args, want := range map[string]string{
-		"--review-timeout 0s":               "write the webhook's timeoutSeconds",
-		"--connections 0":                   "write 1 or more",
+		"--review-timeout 0s":               "set it to the webhook's timeoutSeconds",
+		"--connections 0":                   "set 1 or more",
 		"--client-names a":                  "without --client-ca",
-		"--memory lots":                     "write a quantity above zero",
-		"--client-ca " + empty:              "holds no certificate",
+		"--memory lots":                     "use a positive quantity",
+		"--client-ca " + empty:              "contains no certificate",
 		"--client-ca " + empty + "-missing": "no such file",
 	} {
 		var stderr buffer

@@ -26,10 +26,10 @@ type kube struct {
 }
 
 func (k *kube) flags(fs *flag.FlagSet) {
-	fs.StringVar(&k.kubeconfig, "kubeconfig", "", "`FILE` that names the cluster (default: as for kubectl)")
+	fs.StringVar(&k.kubeconfig, "kubeconfig", "", "`FILE` of the kubeconfig (default: as for kubectl)")
 	fs.StringVar(&k.context, "context", "", "`NAME` of the context of the kubeconfig to use")
 	for _, name := range []string{"n", "namespace"} {
-		fs.StringVar(&k.namespace, name, "", "`NAMESPACE` to look at (default: that of the context)")
+		fs.StringVar(&k.namespace, name, "", "`NAMESPACE` to check (default: that of the context)")
 	}
 }
 
@@ -44,7 +44,7 @@ func (k *kube) cluster() (*rest.Config, string, error) {
 	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides)
 	config, err := loader.ClientConfig()
 	if err != nil {
-		return nil, "", fmt.Errorf("no cluster to look at; name its kubeconfig with --kubeconfig or KUBECONFIG: %w", err)
+		return nil, "", fmt.Errorf("no cluster; set its kubeconfig with --kubeconfig or KUBECONFIG: %w", err)
 	}
 	config.UserAgent = "log-bridge-webhook/" + version
 	namespace, _, err := loader.Namespace()
@@ -71,8 +71,8 @@ func probeCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	var k kube
 	fs := flag.NewFlagSet("probe", flag.ContinueOnError)
 	k.flags(fs)
-	with := fs.String("image", image(), "`IMAGE` of the probe's container, which is not run")
-	wait := fs.Duration("timeout", patience, "how long to try again")
+	with := fs.String("image", image(), "`IMAGE` of the probe's container, which never runs")
+	wait := fs.Duration("timeout", patience, "how long to keep trying")
 	if err := parse(fs, args, stdout); err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func probeCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	case survey.Fails:
 		return errMistakes
 	}
-	return errors.New("probe: the probe could not be tried")
+	return errors.New("probe: the webhook could not be tried")
 }
 
 // checkCluster finds what is wrong in a cluster.
@@ -119,13 +119,13 @@ func checkCluster(ctx context.Context, k kube, all bool, c inject.Config, stdout
 			mistaken, verdict = true, "has mistakes"
 		}
 		if o.More > 0 {
-			more = fmt.Sprintf(" (and %d more of its owner)", o.More)
+			more = fmt.Sprintf(" (and %d more of the same owner)", o.More)
 		}
 		say(out, "%s%s%s: %s", where, o.Name, more, verdict)
 		writeFindings(out, o.Findings)
 	}
 	for _, err := range report.Errors {
-		say(out, "not looked at: %v", err)
+		say(out, "not checked: %v", err)
 	}
 	say(out, "pods with the sidecar: %d, annotated without: %d; the webhook %s", report.Injected, report.Bare, report.Outcome)
 	if err := out.Flush(); err != nil {
@@ -135,7 +135,7 @@ func checkCluster(ctx context.Context, k kube, all bool, c inject.Config, stdout
 		return errMistakes
 	}
 	if len(report.Errors) > 0 {
-		return errors.New("check: not everything could be looked at")
+		return errors.New("check: not everything could be checked")
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ users: [{name: x, user: {exec: {apiVersion: client.authentication.k8s.io/v1, com
 	if err := cmd.Run(); !errors.As(err, &exit) || refused == 0 {
 		t.Fatalf("%v, %d calls refused\n%s%s", err, refused, &stdout, &stderr)
 	}
-	if !strings.Contains(stdout.String(), "not looked at: list deployments: ") {
+	if !strings.Contains(stdout.String(), "not checked: list deployments: ") {
 		t.Errorf("it says\n%s", &stdout)
 	}
 	if !strings.Contains(stderr.String(), "log in at https://login.example\n") {

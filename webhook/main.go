@@ -35,20 +35,20 @@ func called() string {
 const usage = `PROGRAM adds the log-bridge sidecar to annotated pods.
 
 Usage:
-  PROGRAM serve  [flags]     answer the API server
-  PROGRAM inject -f FILE     print what serve would make of a manifest
-  PROGRAM check  -f FILE     explain that, and find mistakes
-  PROGRAM check  --cluster   find what is wrong in a cluster; -n, -A as for kubectl
-  PROGRAM probe  [flags]     try whether an annotated pod would get the sidecar
+  PROGRAM serve  [flags]     run the admission webhook
+  PROGRAM inject -f FILE     print a manifest with the sidecar added
+  PROGRAM check  -f FILE     explain how files would be shared, and find mistakes
+  PROGRAM check  --cluster   find problems in a cluster; -n and -A as for kubectl
+  PROGRAM probe  [flags]     check whether an annotated pod would get the sidecar
   PROGRAM version
 
-Each command tells its flags with --help. FILE may be - for standard input.
+--help lists the flags of a command. FILE may be - for standard input.
 
 ` + exitCodes
 
-const exitCodes = `Exit codes: 0 all well; 1 a mistake was found, such as a pod that would be refused,
-and a sentence says why; 2 wrong usage, a manifest that cannot be read, a cluster that
-cannot be asked, or another failure.
+const exitCodes = `Exit codes: 0 no mistake; 1 a mistake, such as a pod that would be refused, with a
+message; 2 wrong usage, an unreadable manifest, an unreachable cluster, or another
+failure.
 `
 
 // Exit codes, part of the interface.
@@ -94,9 +94,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	case "help", "-h", "-help", "--help":
 		_, err = io.WriteString(stdout, strings.ReplaceAll(usage, "PROGRAM", called()))
 	case "":
-		err = errors.New("no command; write serve, inject, check, probe or version")
+		err = errors.New("no command; use serve, inject, check, probe or version")
 	default:
-		err = fmt.Errorf("there is no command %q; write serve, inject, check, probe or version", command)
+		err = fmt.Errorf("unknown command %q; use serve, inject, check, probe or version", command)
 	}
 	switch {
 	case err == nil || errors.Is(err, flag.ErrHelp):
@@ -125,9 +125,9 @@ func parse(fs *flag.FlagSet, args []string, help io.Writer) error {
 	case fs.NArg() > 0:
 		remedy := "--help lists the flags"
 		if fs.NFlag() == 0 && fs.Lookup("f") != nil {
-			remedy = "write -f " + fs.Arg(0)
+			remedy = "use -f " + fs.Arg(0)
 		}
-		return fmt.Errorf("%s: %q is no flag; %s", fs.Name(), fs.Arg(0), remedy)
+		return fmt.Errorf("%s: %q is not a flag; %s", fs.Name(), fs.Arg(0), remedy)
 	}
 	return nil
 }

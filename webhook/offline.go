@@ -35,7 +35,7 @@ func (o *offline) flags(command string) *flag.FlagSet {
 	fs := flag.NewFlagSet(command, flag.ContinueOnError)
 	fs.Func("f", "`FILE` with the manifest, YAML or JSON; - is standard input", func(s string) error {
 		if o.file != "" {
-			return fmt.Errorf("it takes one file; join several, as in: cat a.yaml b.yaml | %s %s -f -", called(), command)
+			return fmt.Errorf("it takes one file; concatenate several, as in: cat a.yaml b.yaml | %s %s -f -", called(), command)
 		}
 		o.file = s
 		return nil
@@ -58,7 +58,7 @@ func (o *offline) look(ctx context.Context, command string, stdin io.Reader) (*m
 	var err error
 	switch o.file {
 	case "":
-		return nil, nil, fmt.Errorf("%s: no manifest; write -f FILE, or -f - for standard input", command)
+		return nil, nil, fmt.Errorf("%s: no manifest; use -f FILE, or -f - for standard input", command)
 	case "-":
 		text, err = io.ReadAll(stdin)
 	default:
@@ -113,7 +113,7 @@ const otherKind inject.Reason = "other-kind"
 func notLookedInto(p *manifest.Pod) inject.Result {
 	version, kind := path.Split(p.Kind)
 	return inject.Result{LeftAlone: otherKind, List: finding.Of(finding.New(finding.UnknownKind,
-		"it has annotations of %s, but is not looked into, since Kubernetes has no kind %q of apiVersion %q; correct these two, or leave its pods to the webhook",
+		"it has %s annotations, but Kubernetes has no kind %q of apiVersion %q, so it is not checked; correct kind and apiVersion, or rely on the webhook if it is a custom resource",
 		strings.TrimSuffix(contract.Prefix, "/"), kind, strings.TrimSuffix(version, "/")))}
 }
 
@@ -164,12 +164,12 @@ func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io
 	var k kube
 	var list, cluster bool
 	fs := o.flags("check")
-	fs.BoolVar(&list, "list", false, "print the table of findings, in Markdown, and end")
-	fs.BoolVar(&cluster, "cluster", false, "look at a cluster instead of a manifest; --kubeconfig, --context, -n and -A say which and where")
+	fs.BoolVar(&list, "list", false, "print the table of findings as Markdown, and exit")
+	fs.BoolVar(&cluster, "cluster", false, "check a cluster instead of a manifest; select it with --kubeconfig, --context, -n and -A")
 	k.flags(fs)
 	all := false
 	for _, name := range []string{"A", "all-namespaces"} {
-		fs.BoolVar(&all, name, false, "look at all namespaces")
+		fs.BoolVar(&all, name, false, "check all namespaces")
 	}
 	if err := parse(fs, args, stdout); err != nil {
 		return err
@@ -179,13 +179,13 @@ func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io
 		listFindings(stdout)
 		return nil
 	case cluster && o.file != "":
-		return errors.New("check: -f looks at a manifest, --cluster at a cluster; write one of them")
+		return errors.New("check: -f checks a manifest and --cluster a cluster; use one of them")
 	case cluster && all && k.namespace != "":
-		return errors.New("check: -A looks at all namespaces, -n at one; write one of them")
+		return errors.New("check: -A checks all namespaces and -n one; use one of them")
 	case cluster:
 		return checkCluster(ctx, k, all, o.inject, stdout)
 	case all || k != (kube{}):
-		return errors.New("check: -n, -A, --kubeconfig and --context go with --cluster")
+		return errors.New("check: -n, -A, --kubeconfig and --context need --cluster")
 	}
 	_, pods, err := o.look(ctx, "check", stdin)
 	if err != nil {
@@ -204,10 +204,10 @@ func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io
 		case p.LeftAlone == ofRules:
 			say(out, "%s: %s: can be used", o.name(), p.Object)
 		case p.LeftAlone != "":
-			say(out, "%s: %s: is left alone (%s)", o.name(), p.Object, p.LeftAlone)
+			say(out, "%s: %s: is left unchanged (%s)", o.name(), p.Object, p.LeftAlone)
 		case p.Mended:
 			injected++
-			say(out, "%s: %s: has the sidecar, and gets back what another webhook dropped", o.name(), p.Object)
+			say(out, "%s: %s: has the sidecar; log-bridge restores what another webhook dropped", o.name(), p.Object)
 		default:
 			injected++
 			say(out, "%s: %s: gets the sidecar", o.name(), p.Object)
@@ -240,7 +240,7 @@ func writeFindings(w io.Writer, findings []finding.Finding) {
 
 // listFindings writes the reference of findings.
 func listFindings(w io.Writer) {
-	fmt.Fprint(w, "| number | severity | what is the matter | remedy |\n|---|---|---|---|\n")
+	fmt.Fprint(w, "| Number | Severity | Problem | Fix |\n|---|---|---|---|\n")
 	for _, row := range finding.Table {
 		fmt.Fprintf(w, "| %s | %s | %s | %s |\n", row.Code, row.Severity, row.Title, row.Remedy)
 	}

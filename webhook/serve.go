@@ -63,21 +63,21 @@ func serveFlags(o *options) *flag.FlagSet {
 	fs.IntVar(&o.port, "port", 10250, "TCP `port` of the admission webhook")
 	fs.IntVar(&o.healthPort, "health-port", 8081, "TCP `port` of /healthz and /readyz")
 	fs.IntVar(&o.metricsPort, "metrics-port", 8080, "TCP `port` of /metrics; 0 turns them off")
-	fs.DurationVar(&o.stay, "shutdown-delay", 10*time.Second, "how long to go on serving after SIGTERM, while /readyz already says no")
+	fs.DurationVar(&o.stay, "shutdown-delay", 10*time.Second, "how long to keep serving after SIGTERM, while /readyz already fails")
 
-	quantity(fs, &o.memory, "memory", "what the container may use; the Go runtime keeps to nine tenths of it, and reviews in memory to a sixteenth")
-	fs.DurationVar(&o.timeout, "review-timeout", 10*time.Second, "how long a review may take, its body included; the webhook's timeoutSeconds, since nobody listens after it")
-	fs.IntVar(&o.connections, "connections", 250, "how many `CONNECTIONS` to the webhook's port may be open at once")
+	quantity(fs, &o.memory, "memory", "memory limit of the container; the Go runtime uses at most nine tenths of it, and reviews one sixteenth")
+	fs.DurationVar(&o.timeout, "review-timeout", 10*time.Second, "how long a review may take, including its body; set it to the webhook's timeoutSeconds")
+	fs.IntVar(&o.connections, "connections", 250, "maximum number of open `CONNECTIONS` to the webhook's port")
 	fs.BoolVar(&o.http2, "http2", false, "allow HTTP/2, which API servers do not use for webhooks")
-	fs.StringVar(&o.clientCA, "client-ca", "", "`FILE` with the authorities, PEM, that sign the API servers' client certificates; without it, any client that reaches the port is answered")
-	fs.StringVar(&o.clientNames, "client-names", "", "common `NAMES` that a client certificate may have, separated by commas (default: any)")
-	fs.StringVar(&o.rules, "rules", "", "`FILE` with the rules that bridge pods without annotations, read again when it changes (default: none)")
+	fs.StringVar(&o.clientCA, "client-ca", "", "PEM `FILE` with the CAs that sign the API servers' client certificates; without it, any client that reaches the port is answered")
+	fs.StringVar(&o.clientNames, "client-names", "", "comma-separated common `NAMES` that a client certificate may have (default: any)")
+	fs.StringVar(&o.rules, "rules", "", "`FILE` with the rules that bridge pods without annotations; reloaded when it changes (default: none)")
 	fs.StringVar(&o.inject.Release, "release", "", "`NAMESPACE/NAME` of the chart's release, for the status of injected pods")
 
-	fs.StringVar(&o.certDir, "cert-dir", "", "`DIR` with tls.crt and tls.key; without it, certificates are made and rotated in process")
-	fs.StringVar(&o.secret, "cert-secret", "log-bridge-webhook", "`NAME` of the Secret for self-made authorities")
-	fs.StringVar(&o.configuration, "webhook-configuration", "log-bridge", "`NAME` of the MutatingWebhookConfiguration whose caBundle is kept")
-	fs.StringVar(&o.service, "service", "log-bridge-webhook", "`NAME` of the Service, for self-made certificates")
+	fs.StringVar(&o.certDir, "cert-dir", "", "`DIR` with tls.crt and tls.key; without it, the webhook creates and renews its certificates itself")
+	fs.StringVar(&o.secret, "cert-secret", "log-bridge-webhook", "`NAME` of the Secret with the webhook's own CAs")
+	fs.StringVar(&o.configuration, "webhook-configuration", "log-bridge", "`NAME` of the MutatingWebhookConfiguration whose caBundle is kept up to date up to date")
+	fs.StringVar(&o.service, "service", "log-bridge-webhook", "`NAME` of the Service, for the webhook's own certificates")
 	fs.StringVar(&o.namespace, "namespace", "log-bridge", "`NAMESPACE` of the Secret and the Service")
 
 	injectFlags(fs, &o.inject)
@@ -93,25 +93,25 @@ func injectFlags(fs *flag.FlagSet, c *inject.Config) {
 			c.PullPolicy = p
 			return nil
 		}
-		return errors.New("write Always, IfNotPresent or Never")
+		return errors.New("use Always, IfNotPresent or Never")
 	})
 	c.Version = version
 	c.Resources = inject.DefaultResources()
-	quantity(fs, &c.Resources.CPURequest, "cpu-request", "the sidecar's cpu request where no annotation says otherwise")
-	quantity(fs, &c.Resources.CPULimit, "cpu-limit", "the sidecar's cpu limit")
+	quantity(fs, &c.Resources.CPURequest, "cpu-request", "the sidecar's CPU request, unless an annotation sets it")
+	quantity(fs, &c.Resources.CPULimit, "cpu-limit", "the sidecar's CPU limit")
 	quantity(fs, &c.Resources.MemoryRequest, "memory-request", "the sidecar's memory request")
 	quantity(fs, &c.Resources.MemoryLimit, "memory-limit", "the sidecar's memory limit")
-	quantity(fs, &c.Resources.EphemeralRequest, "ephemeral-storage-request", "the sidecar's ephemeral-storage request, in a pod of which a container has a limit of it or each has a request")
-	quantity(fs, &c.Resources.EphemeralLimit, "ephemeral-storage-limit", "the sidecar's ephemeral-storage limit, in a pod of which a container has one")
-	fs.Func("stats", "how often the sidecar reports on its stderr what it delivered (`DURATION`, default 0s, which is never)", func(s string) error {
+	quantity(fs, &c.Resources.EphemeralRequest, "ephemeral-storage-request", "the sidecar's ephemeral-storage request, in a pod where a container has such a limit or each has such a request")
+	quantity(fs, &c.Resources.EphemeralLimit, "ephemeral-storage-limit", "the sidecar's ephemeral-storage limit, in a pod where a container has such a limit")
+	fs.Func("stats", "how often the sidecar reports on stderr what it delivered (`DURATION`, default 0s: never)", func(s string) error {
 		d, err := time.ParseDuration(s)
 		if err != nil || d < 0 {
-			return errors.New("write a duration such as 1m, or 0s for never")
+			return errors.New("use a duration such as 1m, or 0s for never")
 		}
 		c.Stats = d
 		return nil
 	})
-	quantity(fs, &c.SeedLimit, "seed-limit", "the most bytes that are copied from an image into a log directory; none leaves it to the sidecar's program")
+	quantity(fs, &c.SeedLimit, "seed-limit", "maximum number of bytes to copy from an image into a log directory; none: the sidecar's default")
 }
 
 // quantity is a flag of a Kubernetes quantity; empty is none.
@@ -127,7 +127,7 @@ func quantity(fs *flag.FlagSet, to *resource.Quantity, name, text string) {
 		}
 		q, err := inject.ParseQuantity(s)
 		if err != nil || q.Sign() <= 0 {
-			return errors.New("write a quantity above zero, such as 64Mi or 100m, or nothing")
+			return errors.New("use a positive quantity, such as 64Mi or 100m, or nothing")
 		}
 		*to = q
 		return nil
@@ -151,11 +151,11 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	switch {
 	case o.timeout < time.Second:
-		return fmt.Errorf("serve: --review-timeout %v is less than 1s; write the webhook's timeoutSeconds, such as 5s", o.timeout)
+		return fmt.Errorf("serve: --review-timeout %v is less than 1s; set it to the webhook's timeoutSeconds, such as 5s", o.timeout)
 	case o.connections < 1:
-		return fmt.Errorf("serve: --connections %d: nobody could ask; write 1 or more", o.connections)
+		return fmt.Errorf("serve: --connections %d allows no connection; set 1 or more", o.connections)
 	case o.clientNames != "" && o.clientCA == "":
-		return errors.New("serve: --client-names is set without --client-ca, so no client certificate would be asked for; write both")
+		return errors.New("serve: --client-names has no effect without --client-ca; set both")
 	}
 	log := slog.New(slog.NewJSONHandler(jsonLines{stderr}, nil))
 	ctrllog.SetLogger(logr.FromSlogHandler(log.Handler()))
@@ -175,7 +175,7 @@ func (o *options) certificates(log *slog.Logger) (certificates, error) {
 	}
 	rest, err := config.GetConfig()
 	if err != nil {
-		return nil, fmt.Errorf("no cluster to keep self-made certificates in (--cert-dir takes given ones): %w", err)
+		return nil, fmt.Errorf("no cluster to store the webhook's own certificates in; set its kubeconfig, or --cert-dir: %w", err)
 	}
 	api, err := certs.NewAPI(rest)
 	if err != nil {
@@ -195,7 +195,7 @@ func (o *options) serve(ctx context.Context, certificates certificates, log *slo
 	own := prometheus.NewRegistry()
 	own.MustRegister(count, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "log_bridge_certificate_expiration_timestamp_seconds",
-		Help: "When the serving certificate ends, in seconds since 1970; 0 while there is none.",
+		Help: "When the serving certificate expires, in seconds since 1970; 0 while there is none.",
 	}, func() float64 {
 		c, err := certificates.GetCertificate(nil)
 		if err != nil {
@@ -252,7 +252,7 @@ func (o *options) serve(ctx context.Context, certificates certificates, log *slo
 			return
 		case <-ctx.Done():
 		}
-		log.Info("shutting down; serving until the API server has noticed", "delay", o.stay)
+		log.Info("shutting down; still serving until the API server notices", "delay", o.stay)
 		select {
 		case <-life.Done():
 		case <-time.After(o.stay):
@@ -292,7 +292,7 @@ func (o *options) tls(certificates certificates) (*tls.Config, error) {
 	}
 	config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
 	if !config.ClientCAs.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("serve: --client-ca: %s holds no certificate; write one or more as PEM", o.clientCA)
+		return nil, fmt.Errorf("serve: --client-ca: %s contains no certificate; add one or more as PEM", o.clientCA)
 	}
 	if o.clientNames == "" {
 		return config, nil
@@ -301,7 +301,7 @@ func (o *options) tls(certificates certificates) (*tls.Config, error) {
 	// Also for a session that is resumed, unlike VerifyPeerCertificate.
 	config.VerifyConnection = func(state tls.ConnectionState) error {
 		if name := state.PeerCertificates[0].Subject.CommonName; !slices.Contains(names, name) {
-			return fmt.Errorf("a client with the certificate of %q, which is none of %s", name, o.clientNames)
+			return fmt.Errorf("client certificate of %q, which is not one of %s", name, o.clientNames)
 		}
 		return nil
 	}

@@ -38,7 +38,7 @@ func hostileName(random *rand.Rand) string {
 }
 
 // lineOf is how each line of the commands begins.
-var lineOf = regexp.MustCompile(`^(log-bridge-webhook: |webhook\.test: |/.*in\.json: |  (mistake|warning|note) LB\d{4}: |  [a-z0-9-]+:/|    (volume|file|directory): |namespace |not looked at: |pods with the sidecar: \d|\d+ with the sidecar, \d|[A-Za-z]+/|MutatingWebhookConfigurations: |probe: )`)
+var lineOf = regexp.MustCompile(`^(log-bridge-webhook: |webhook\.test: |/.*in\.json: |  (mistake|warning|note) LB\d{4}: |  [a-z0-9-]+:/|    (volume|file|directory): |namespace |not checked: |pods with the sidecar: \d|\d+ with the sidecar, \d|[A-Za-z]+/|MutatingWebhookConfigurations: |probe: )`)
 
 func checkLines(t *testing.T, about string, text string) {
 	t.Helper()

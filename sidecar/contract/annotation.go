@@ -125,14 +125,14 @@ func Lookup(name string) (Annotation, error) {
 		}
 	}
 	if near != "" {
-		return Annotation{}, fmt.Errorf("%s: there is no such annotation; did you mean %s%s?", Brief(name), Prefix, near)
+		return Annotation{}, fmt.Errorf("%s: unknown annotation; did you mean %s%s?", Brief(name), Prefix, near)
 	}
 	keys := make([]string, 0, len(Annotations))
 	for _, a := range Annotations {
 		keys = append(keys, a.Key)
 	}
 	slices.Sort(keys)
-	return Annotation{}, fmt.Errorf("%s: unknown annotation; after %s, these are known: %s", Brief(name), Prefix, strings.Join(keys, ", "))
+	return Annotation{}, fmt.Errorf("%s: unknown annotation; the known ones are %s followed by %s", Brief(name), Prefix, strings.Join(keys, ", "))
 }
 
 // distance is the Levenshtein distance of two short ASCII words.

@@ -76,7 +76,7 @@ func ParseEntries(value string) ([]Entry, error) {
 // parseField reads a field of the annotation, whose braces may make it several entries, most at the most.
 func parseField(s string, most int) (entries []Entry, err error) {
 	if len(s) > maxPath {
-		return nil, fmt.Errorf("%q is longer than a path can be (%d bytes); write a shorter one", Brief(s), maxPath)
+		return nil, fmt.Errorf("%q is too long for a path (%d bytes); write a shorter one", Brief(s), maxPath)
 	}
 	all, ok, err := expand(s, most)
 	if err != nil {
@@ -99,7 +99,7 @@ func parseField(s string, most int) (entries []Entry, err error) {
 // ParseEntries takes them.
 func ParseEntry(s string) (Entry, error) {
 	if len(s) > maxPath {
-		return Entry{}, fmt.Errorf("%q is longer than a path can be (%d bytes); write a shorter one", Brief(s), maxPath)
+		return Entry{}, fmt.Errorf("%q is too long for a path (%d bytes); write a shorter one", Brief(s), maxPath)
 	}
 	if all, _, err := expand(s, 2); err != nil {
 		return Entry{}, fmt.Errorf("%q %w", Brief(s), err)
@@ -108,7 +108,7 @@ func ParseEntry(s string) (Entry, error) {
 	}
 	for _, r := range s {
 		if r < ' ' || r == 0x7f || r == '�' {
-			return Entry{}, fmt.Errorf("%q holds a control character or is not UTF-8; write a plain path", Brief(s))
+			return Entry{}, fmt.Errorf("%q contains a control character or is not UTF-8; write a plain path", Brief(s))
 		}
 	}
 	var e Entry
@@ -129,11 +129,11 @@ func ParseEntry(s string) (Entry, error) {
 	// For a shell it is an escape, for Linux a letter. A message now is better than the
 	// wrong one of the two in silence.
 	if strings.Contains(e.Pattern, `\`) {
-		return Entry{}, fmt.Errorf("%q holds a backslash; write [[] for a bracket, [*] for an asterisk, and ? for a backslash that is part of a name", Brief(e.Pattern))
+		return Entry{}, fmt.Errorf("%q contains a backslash; write [[] for a bracket, [*] for an asterisk, and ? for a backslash that is part of a name", Brief(e.Pattern))
 	}
 	for part := range strings.SplitSeq(e.Pattern, "/") {
 		if part == ".." {
-			return Entry{}, fmt.Errorf("%q holds \"..\"; write the path without it", Brief(e.Pattern))
+			return Entry{}, fmt.Errorf("%q contains \"..\"; write the path without it", Brief(e.Pattern))
 		}
 	}
 	if strings.HasSuffix(e.Pattern, "/") && e.Pattern != "/" {
@@ -156,11 +156,11 @@ func ParseEntry(s string) (Entry, error) {
 		}
 		switch rest {
 		case "stdout", "stderr", "fd/1", "fd/2":
-			return Entry{}, fmt.Errorf("%q already is the container's own %s; kubectl logs shows it without log-bridge, so take the entry out", Brief(e.Pattern), map[bool]string{true: "stderr", false: "stdout"}[strings.HasSuffix(rest, "err") || strings.HasSuffix(rest, "2")])
+			return Entry{}, fmt.Errorf("%q is the container's own %s, which kubectl logs shows without log-bridge; remove the entry", Brief(e.Pattern), map[bool]string{true: "stderr", false: "stdout"}[strings.HasSuffix(rest, "err") || strings.HasSuffix(rest, "2")])
 		}
 		fallthrough
 	case "proc", "sys":
-		return Entry{}, fmt.Errorf("%q: files under /%s are made by the kernel and are no logs; name a file that the application writes", Brief(e.Pattern), top)
+		return Entry{}, fmt.Errorf("%q: files under /%s belong to the kernel and are not logs; name a file that the application writes", Brief(e.Pattern), top)
 	}
 	return e, nil
 }

@@ -42,7 +42,7 @@ func TestSelfCertificates(t *testing.T) {
 	sound("at first")
 
 	made := func() int {
-		return strings.Count(kubectl(t, "-n", ns, "logs", "-l", "app.kubernetes.io/component=webhook", "--tail=-1"), `"serving certificate made"`)
+		return strings.Count(kubectl(t, "-n", ns, "logs", "-l", "app.kubernetes.io/component=webhook", "--tail=-1"), `"serving certificate created"`)
 	}
 	before := made()
 	count, stop := probing(t, ns)

@@ -53,7 +53,7 @@ func TestHelmTest(t *testing.T) {
 	if now := left(); strings.TrimSpace(now) != "pod/log-bridge-test" {
 		t.Errorf("after a failure there are\n%s", now)
 	}
-	if out := kubectl(t, "-n", "log-bridge", "logs", "log-bridge-test"); !strings.Contains(out, "mistake LB0807: an annotated pod comes back without the sidecar") {
+	if out := kubectl(t, "-n", "log-bridge", "logs", "log-bridge-test"); !strings.Contains(out, "mistake LB0807: an annotated pod does not get the sidecar") {
 		t.Errorf("the pod says\n%s", out)
 	}
 }

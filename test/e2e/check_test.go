@@ -129,7 +129,7 @@ func TestCheckFindsWebhook(t *testing.T) {
 
 	t.Run("gone", func(t *testing.T) {
 		webhookDown(t)
-		told(t, ns, 1, "namespace log-bridge: Service/log-bridge-webhook: has mistakes\n  mistake LB0805: there is no webhook pod at all", "mistake LB0807: ", "the webhook does not inject")
+		told(t, ns, 1, "namespace log-bridge: Service/log-bridge-webhook: has mistakes\n  mistake LB0805: there is no webhook pod", "mistake LB0807: ", "the webhook does not inject")
 		if out, code := plugin(t, bed.kubeconfig, "probe", "-n", ns, "--timeout", "1s"); code != 1 || !strings.Contains(out, "LB0807") {
 			t.Errorf("probe: exit code %d:\n%s", code, out)
 		}
@@ -142,7 +142,7 @@ func TestCheckFindsWebhook(t *testing.T) {
 		t.Cleanup(func() { patch("Ignore") })
 		patch("Fail")
 		webhookDown(t)
-		told(t, ns, 1, "mistake LB0807: an annotated pod is not created: ", "failed calling webhook")
+		told(t, ns, 1, "mistake LB0807: an annotated pod cannot be created: ", "failed calling webhook")
 	})
 
 	t.Run("without its permissions and its caBundle", func(t *testing.T) {
@@ -216,7 +216,7 @@ func TestCheckRights(t *testing.T) {
 	eventually(t, "a check with the documented rights", func() (bool, string) {
 		// Other tests' pods may have findings of their own.
 		out, code := plugin(t, reader, "check", "--cluster", "--all-namespaces")
-		return code != 2 && !strings.Contains(out, "LB0809") && !strings.Contains(out, "not looked at") && strings.Contains(out, "the webhook injects"), fmt.Sprint(code, "\n", out)
+		return code != 2 && !strings.Contains(out, "LB0809") && !strings.Contains(out, "not checked") && strings.Contains(out, "the webhook injects"), fmt.Sprint(code, "\n", out)
 	})
 	// In another namespace, it may not do the dry run.
 	if out, code := plugin(t, reader, "check", "--cluster"); code != 0 || !strings.Contains(out, "namespace "+ns+": probe: has warnings\n  warning LB0809: ") {
@@ -233,7 +233,7 @@ func TestCheckRights(t *testing.T) {
 
 	// Somebody who may nothing does not hear that all is well.
 	nobody := account("nobody")
-	if out, code := plugin(t, nobody, "check", "--cluster"); code != 2 || !strings.Contains(out, "not looked at: list pods: ") {
+	if out, code := plugin(t, nobody, "check", "--cluster"); code != 2 || !strings.Contains(out, "not checked: list pods: ") {
 		t.Errorf("exit code %d:\n%s", code, out)
 	}
 }

@@ -589,7 +589,7 @@ spec:
 	// The flags that drop things count only where a container is added.
 	debug("bare", "--keep-init-containers=false", "--profile=general", "--image=log-bridge.test/rotator:1", "--", "sleep", "3600")
 	told(t, ns, 1, "Pod/bare: has mistakes\n  mistake LB0720: ")
-	const words = "this pod was given the sidecar, but it is gone"
+	const words = "the sidecar of this pod was removed"
 	if out := dryRun(t, ns, `
 apiVersion: v1
 kind: Pod

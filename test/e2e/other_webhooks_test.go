@@ -459,7 +459,7 @@ spec:
     command: [sh, -c, 'stat -c %%F /srv/file.log; exec sleep 3600']
 `, name, files)
 	}
-	const words = "Warning: Validation failed for ValidatingAdmissionPolicy 'log-bridge-missing-sidecar' with binding 'log-bridge-missing-sidecar': this pod was given the sidecar, but it is gone"
+	const words = "Warning: Validation failed for ValidatingAdmissionPolicy 'log-bridge-missing-sidecar' with binding 'log-bridge-missing-sidecar': the sidecar of this pod was removed"
 	for name, files := range map[string]string{"file": "/srv/file.log", "volume": "/data/app.log"} {
 		eventually(t, "the sidecar's removal and the warning", func() (bool, string) {
 			out := dryRun(t, ns, pod(name, files))

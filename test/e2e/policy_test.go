@@ -56,7 +56,7 @@ func TestMistakeReportedAtApply(t *testing.T) {
 		if kind == "CronJob" {
 			place = "spec.jobTemplate.spec.template"
 		}
-		if !strings.Contains(out, "log-bridge.dev/files is on the "+kind+" itself and does nothing there; move it to "+place+".metadata.annotations") {
+		if !strings.Contains(out, "log-bridge.dev/files is on the "+kind+" itself, where it has no effect; move it to "+place+".metadata.annotations") {
 			t.Errorf("%s with the annotation in the wrong place: kubectl printed\n%s", kind, out)
 		}
 		out = dryRun(t, ns, workload(kind, "{log-bridge.dev/files: /app/app.log}", "{log-bridge.dev/files: /app/app.log}"))
@@ -65,22 +65,22 @@ func TestMistakeReportedAtApply(t *testing.T) {
 		}
 	}
 	for annotations, want := range map[string]string{
-		`{log-bridge.dev/file: /app/app.log}`:                                      "log-bridge.dev/file: there is no such annotation",
+		`{log-bridge.dev/file: /app/app.log}`:                                      "log-bridge.dev/file: unknown annotation",
 		`{log-bridge.dev/files: " ,\n"}`:                                           "log-bridge.dev/files names no file",
 		`{log-bridge.dev/stderr-files: "/app/app.log,../x"}`:                       `log-bridge.dev/stderr-files: "../x" is not the path`,
 		`{log-bridge.dev/files: "app:/app/../app.log"}`:                            "is not the path of a file",
 		`{log-bridge.dev/files: /app/}`:                                            "is not the path of a file",
-		`{log-bridge.dev/files: /a, log-bridge.dev/mount: folder}`:                 `log-bridge.dev/mount: "folder" is none of auto, file, directory`,
-		`{log-bridge.dev/files: /a, log-bridge.dev/seed: "yes"}`:                   `log-bridge.dev/seed: "yes" is none of true, false`,
-		`{log-bridge.dev/files: /a, log-bridge.dev/size-limit: "0"}`:               `log-bridge.dev/size-limit: "0" is not a quantity above zero`,
+		`{log-bridge.dev/files: /a, log-bridge.dev/mount: folder}`:                 `log-bridge.dev/mount: "folder" is not one of auto, file, directory`,
+		`{log-bridge.dev/files: /a, log-bridge.dev/seed: "yes"}`:                   `log-bridge.dev/seed: "yes" is not one of true, false`,
+		`{log-bridge.dev/files: /a, log-bridge.dev/size-limit: "0"}`:               `log-bridge.dev/size-limit: "0" is not a positive quantity`,
 		`{log-bridge.dev/files: /a, log-bridge.dev/cpu-request: -5m}`:              `log-bridge.dev/cpu-request: "-5m" is not a quantity of zero or more`,
 		`{log-bridge.dev/files: /a, log-bridge.dev/cpu-request: "0"}`:              "",
-		`{log-bridge.dev/files: /a, log-bridge.dev/cpu-limit: lots}`:               `log-bridge.dev/cpu-limit: "lots" is not a quantity above zero`,
-		`{log-bridge.dev/files: /a, log-bridge.dev/run-as-user: root}`:             `log-bridge.dev/run-as-user: "root" is not a numeric id`,
-		`{log-bridge.dev/files: /a, log-bridge.dev/run-as-user: "-0"}`:             `log-bridge.dev/run-as-user: "-0" is not a numeric id`,
-		`{log-bridge.dev/files: /a, log-bridge.dev/memory-limit: 1e999999999}`:     `log-bridge.dev/memory-limit: "1e999999999" is not a quantity above zero`,
+		`{log-bridge.dev/files: /a, log-bridge.dev/cpu-limit: lots}`:               `log-bridge.dev/cpu-limit: "lots" is not a positive quantity`,
+		`{log-bridge.dev/files: /a, log-bridge.dev/run-as-user: root}`:             `log-bridge.dev/run-as-user: "root" is not a numeric ID`,
+		`{log-bridge.dev/files: /a, log-bridge.dev/run-as-user: "-0"}`:             `log-bridge.dev/run-as-user: "-0" is not a numeric ID`,
+		`{log-bridge.dev/files: /a, log-bridge.dev/memory-limit: 1e999999999}`:     `log-bridge.dev/memory-limit: "1e999999999" is not a positive quantity`,
 		`{log-bridge.dev/files: '/a\b'}`:                                           "is not the path of a file",
-		`{log-bridge.dev/files: /a, log-bridge.dev/inject: "no"}`:                  `log-bridge.dev/inject: "no" is none of true, false`,
+		`{log-bridge.dev/files: /a, log-bridge.dev/inject: "no"}`:                  `log-bridge.dev/inject: "no" is not one of true, false`,
 		`{log-bridge.dev/files: "/a.log,\n app : /b/*.log ,\n/c/**/[a-z]?.log"}`:   "",
 		`{log-bridge.dev/files: "/with:colon", log-bridge.dev/memory-limit: 64Mi}`: "",
 		// The webhook leaves these alone, so there must be no warning.

@@ -107,7 +107,7 @@ func TestProvidedCertificates(t *testing.T) {
 			return true, ""
 		})
 	}
-	check("the end that is near", "namespace "+ns+": Pod/another-log-bridge-", "warning LB0804: its certificate, or the authority that signed it, ends ", "the webhook injects")
+	check("the end that is near", "namespace "+ns+": Pod/another-log-bridge-", "warning LB0804: its certificate, or the CA that signed it, expires at ", "the webhook injects")
 	// One that was never trusted: with a caBundle that it knows, the API server keeps using the connection
 	// that it has, whatever certificate would be shown now.
 	_, thirdPEM, _ := authority{}.issue(t, 365*24*time.Hour)

@@ -3,7 +3,7 @@
 {{- $names := dict -}}
 {{- range .Values.rules -}}
 {{- if hasKey $names .name -}}
-{{- fail (printf "rules: two rules have the name %s; give each its own" .name) -}}
+{{- fail (printf "rules: two rules have the name %s; give each rule a unique name" .name) -}}
 {{- end -}}
 {{- $_ := set $names .name true -}}
 {{- $selects := false -}}

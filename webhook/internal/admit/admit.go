@@ -51,7 +51,7 @@ const mended = "mended"
 func Counter() *prometheus.CounterVec {
 	count := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "log_bridge_injections_total",
-		Help: "Pods that were looked at, by result (injected, left-alone, refused, failed) and reason.",
+		Help: "Pods that the webhook decided about, by result (injected, left-alone, refused, failed) and reason.",
 	}, []string{"result", "reason"})
 	// A counter that begins with its first failure would not rise by it, for an alert.
 	for _, reason := range []string{"panic", "unreadable", "canceled"} {
@@ -162,10 +162,10 @@ func read(r *http.Request, req *request) (metav1.TypeMeta, *failure) {
 		return metav1.TypeMeta{}, &failure{http.StatusBadRequest, "unreadable", err}
 	}
 	if r.Method != http.MethodPost {
-		return metav1.TypeMeta{}, &failure{http.StatusMethodNotAllowed, "unreadable", errors.New("want a POST with an AdmissionReview")}
+		return metav1.TypeMeta{}, &failure{http.StatusMethodNotAllowed, "unreadable", errors.New("expected a POST with an AdmissionReview")}
 	}
 	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
-		return metav1.TypeMeta{}, &failure{http.StatusUnsupportedMediaType, "unreadable", errors.New("want an AdmissionReview as application/json")}
+		return metav1.TypeMeta{}, &failure{http.StatusUnsupportedMediaType, "unreadable", errors.New("expected an AdmissionReview as application/json")}
 	}
 	var body bytes.Buffer
 	body.Grow(int(max(0, r.ContentLength)) + bytes.MinRead)
@@ -174,10 +174,10 @@ func read(r *http.Request, req *request) (metav1.TypeMeta, *failure) {
 	}
 	var v review
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(body.Bytes(), &v); err != nil {
-		return unreadable(fmt.Errorf("this is no AdmissionReview: %w", err))
+		return unreadable(fmt.Errorf("this is not an AdmissionReview: %w", err))
 	}
 	if v.Kind != "AdmissionReview" || v.Request == nil || v.Request.UID == "" {
-		return unreadable(errors.New("this is no AdmissionReview with a request"))
+		return unreadable(errors.New("this is not an AdmissionReview with a request"))
 	}
 	*req = *v.Request
 	return v.TypeMeta, nil
@@ -198,7 +198,7 @@ func (h handler) answer(ctx context.Context, req request, start time.Time) (*adm
 			result = rules.Soften(h.rule, result)
 		}
 	case req.Object.pod == nil:
-		return nil, &failure{http.StatusBadRequest, "unreadable", fmt.Errorf("pod of request %s: there is none", req.UID)}
+		return nil, &failure{http.StatusBadRequest, "unreadable", fmt.Errorf("request %s contains no pod", req.UID)}
 	default:
 		result = h.decide(ctx, req.Object.pod)
 	}
@@ -263,7 +263,7 @@ func (h handler) done(req request, start time.Time, result, reason string, respo
 // fail answers with a failed call, and counts and logs it in one line.
 func (h handler) fail(w http.ResponseWriter, req request, start time.Time, f failure, more ...any) {
 	h.tell(slog.LevelError, req, start, failed, f.reason, append([]any{"error", contract.Cut(f.err.Error(), finding.MaxSentence)}, more...)...)
-	http.Error(w, "log-bridge-webhook failed at this request; its log says why", f.code)
+	http.Error(w, "log-bridge-webhook failed to handle this request; its log says why", f.code)
 }
 
 func (h handler) tell(level slog.Level, req request, start time.Time, result, reason string, more ...any) {

@@ -19,7 +19,7 @@ const RulePath = "/rules/{name}"
 func RuleCounter() *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "log_bridge_rule_decisions_total",
-		Help: "Pods that a rule selected, by rule and result: injected, failed, or the reason why it was left alone, such as rule-does-not-fit and other-rule.",
+		Help: "Pods that a rule selected, by rule and result: injected, failed, or the reason why they were left unchanged, such as rule-does-not-fit and other-rule.",
 	}, []string{"rule", "result"})
 }
 

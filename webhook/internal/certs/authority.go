@@ -60,7 +60,7 @@ func (c *certificate) lasts(now time.Time) bool {
 func newAuthority(now time.Time) (authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return authority{}, fmt.Errorf("make a CA: %w", err)
+		return authority{}, fmt.Errorf("create a CA: %w", err)
 	}
 	// No serial number: crypto/x509 chooses a random one, as it derives the key id
 	// that tells authorities of one name apart.
@@ -75,11 +75,11 @@ func newAuthority(now time.Time) (authority, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		return authority{}, fmt.Errorf("make a CA: %w", err)
+		return authority{}, fmt.Errorf("create a CA: %w", err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return authority{}, fmt.Errorf("make a CA: %w", err)
+		return authority{}, fmt.Errorf("create a CA: %w", err)
 	}
 	return authority{cert, key}, nil
 }
@@ -89,7 +89,7 @@ func newAuthority(now time.Time) (authority, error) {
 func (a authority) issue(names []string, now time.Time) (*certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("make a serving certificate: %w", err)
+		return nil, fmt.Errorf("create a serving certificate: %w", err)
 	}
 	end := now.Add(certificateLife)
 	if end.After(a.cert.NotAfter) {
@@ -105,11 +105,11 @@ func (a authority) issue(names []string, now time.Time) (*certificate, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, key.Public(), a.key)
 	if err != nil {
-		return nil, fmt.Errorf("make a serving certificate: %w", err)
+		return nil, fmt.Errorf("create a serving certificate: %w", err)
 	}
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, fmt.Errorf("make a serving certificate: %w", err)
+		return nil, fmt.Errorf("create a serving certificate: %w", err)
 	}
 	return &certificate{tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, a}, nil
 }

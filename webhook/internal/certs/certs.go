@@ -140,7 +140,7 @@ func New(o Options) *Manager {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	return &Manager{Options: o, trouble: errors.New("the cluster has not been asked yet")}
+	return &Manager{Options: o, trouble: errors.New("the API server was not asked yet")}
 }
 
 // Run keeps the Secret, the configuration and the certificate in order until ctx is
@@ -222,7 +222,7 @@ func (m *Manager) current() (*certificate, error) {
 			return nil, err
 		}
 		m.serving = c
-		m.Log.Info("serving certificate made", "names", m.Names, "notAfter", c.Leaf.NotAfter)
+		m.Log.Info("serving certificate created", "names", m.Names, "notAfter", c.Leaf.NotAfter)
 		return c, nil
 	}
 	// Nothing better is known to be trusted, so the present one is the best guess.

@@ -366,7 +366,7 @@ func TestDeletedSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := a.round(t.Context()); err == nil || !strings.Contains(err.Error(), "restore it with helm upgrade") {
+		if err := a.round(t.Context()); err == nil || !strings.Contains(err.Error(), "restore the Secret with helm upgrade") {
 			t.Fatalf("round without the Secret: %v", err)
 		}
 	}
@@ -679,8 +679,8 @@ func TestRun(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("Run: %v", err)
 		}
-		if n := strings.Count(r.log.String(), "is gone"); n != 1 {
-			t.Errorf("the missing Secret was told %d times, want once:\n%s", n, &r.log)
+		if n := strings.Count(r.log.String(), "is missing"); n != 1 {
+			t.Errorf("the missing Secret was reported %d times, want once:\n%s", n, &r.log)
 		}
 	})
 }

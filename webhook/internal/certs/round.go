@@ -92,7 +92,7 @@ func (m *Manager) mend(ctx context.Context) (stands []*x509.Certificate, err err
 		return nil, fmt.Errorf("read MutatingWebhookConfiguration %s: %w", m.Configuration, err)
 	}
 	if len(conf.Webhooks) == 0 {
-		return nil, fmt.Errorf("MutatingWebhookConfiguration %s has no webhook; install the chart again", m.Configuration)
+		return nil, fmt.Errorf("MutatingWebhookConfiguration %s has no webhook; reinstall the chart", m.Configuration)
 	}
 	stands = inAll(conf.Webhooks)
 	m.mu.Lock()
@@ -102,7 +102,7 @@ func (m *Manager) mend(ctx context.Context) (stands []*x509.Certificate, err err
 		return stands, err
 	}
 	if !stored {
-		return stands, fmt.Errorf("secret %s is gone, so the authority is in memory only and a new replica must make its own; restore it with helm upgrade", m.Secret)
+		return stands, fmt.Errorf("secret %s is missing, so the CA exists only in memory and a new replica must create its own; restore the Secret with helm upgrade", m.Secret)
 	}
 	return stands, nil
 }
@@ -202,7 +202,7 @@ func (m *Manager) authorities(ctx context.Context) (list []authority, revoked []
 	if err := m.API.Update(ctx, &secret, fieldOwner); err != nil {
 		return nil, nil, false, fmt.Errorf("fill Secret %s: %w", m.Secret, err)
 	}
-	m.Log.Info("certificate authorities stored", "secret", m.Secret.String(), "authorities", len(list), "notAfter", list[0].cert.NotAfter, "revoked", len(revoked))
+	m.Log.Info("CAs stored", "secret", m.Secret.String(), "CAs", len(list), "notAfter", list[0].cert.NotAfter, "revoked", len(revoked))
 	return list, revoked, true, nil
 }
 
@@ -234,12 +234,12 @@ func (m *Manager) publish(ctx context.Context, conf *admissionv1.MutatingWebhook
 		"webhooks": hooks,
 	})
 	if err != nil {
-		return fmt.Errorf("write the patch of the caBundle: %w", err)
+		return fmt.Errorf("create the patch of the caBundle: %w", err)
 	}
 	err = m.API.Patch(ctx, conf, client.RawPatch(types.StrategicMergePatchType, patch), fieldOwner)
 	if err != nil {
-		return fmt.Errorf("put the CA into MutatingWebhookConfiguration %s: %w", m.Configuration, err)
+		return fmt.Errorf("add the CA to MutatingWebhookConfiguration %s: %w", m.Configuration, err)
 	}
-	m.Log.Info("caBundle written", "configuration", m.Configuration, "authorities", len(bundle))
+	m.Log.Info("caBundle written", "configuration", m.Configuration, "CAs", len(bundle))
 	return nil
 }

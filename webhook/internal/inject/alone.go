@@ -20,13 +20,13 @@ func leaveAlone(ctx context.Context, in *corev1.Pod) (reason Reason, found findi
 	}
 	if _, ok := in.Annotations[corev1.MirrorPodAnnotationKey]; ok {
 		if asked {
-			found.Add(finding.MirrorPod, "this is the mirror of a static pod, whose manifest on the node decides; annotate nothing here, and run `log-bridge-webhook inject -f` on that manifest")
+			found.Add(finding.MirrorPod, "this is the mirror pod of a static pod, which only its manifest on the node can change; run `log-bridge-webhook inject -f` on that manifest")
 		}
 		return MirrorPod, found
 	}
 	if isWindows(in) {
 		if asked {
-			found.Add(finding.WindowsPod, "this pod runs on Windows, the sidecar on Linux only; the pod is left as it is")
+			found.Add(finding.WindowsPod, "the pod runs on Windows, but the sidecar needs Linux; the pod is left unchanged")
 		}
 		return Windows, found
 	}

@@ -70,7 +70,7 @@ func measure(text []byte) *Result {
 	for m.next() {
 	}
 	tooMuch := func(n, most int, what string) finding.Finding {
-		return finding.New(finding.PodTooLarge, "the pod has %d %s, and log-bridge takes at most %d; make it smaller, or take the log-bridge.dev annotations away", n, what, most)
+		return finding.New(finding.PodTooLarge, "the pod has %d %s, more than the limit of %d; make it smaller, or remove the log-bridge.dev annotations", n, what, most)
 	}
 	var f finding.Finding
 	switch {
@@ -81,7 +81,7 @@ func measure(text []byte) *Result {
 	case m.values > MaxValues:
 		f = tooMuch(m.values, MaxValues, "fields and items")
 	case m.quantity != "":
-		f = finding.New(finding.QuantityOutOfRange, "%v has too many digits to be compared with others; write it with a suffix, such as 64Mi or 100m", m.quantity)
+		f = finding.New(finding.QuantityOutOfRange, "%v: the quantity has too many digits; use a suffix, such as 64Mi or 100m", m.quantity)
 	default:
 		return nil
 	}
@@ -264,31 +264,31 @@ func checkBounds(p *pod) (found finding.List) {
 		total += len(k) + len(v)
 	}
 	if total > MaxAnnotations {
-		found.Add(finding.AnnotationsTooLong, "the annotations of the pod have %d bytes together, and Kubernetes takes at most %d; take some away", total, MaxAnnotations)
+		found.Add(finding.AnnotationsTooLong, "the pod's annotations have %d bytes in total, but Kubernetes allows only %d; remove some", total, MaxAnnotations)
 	}
 	if n := len(p.sources); n > MaxContainers {
-		found.Add(finding.PodTooLarge, "the pod has %d containers, and log-bridge takes at most %d; make it smaller, or take the log-bridge.dev annotations away", n, MaxContainers)
+		found.Add(finding.PodTooLarge, "the pod has %d containers, more than the limit of %d; make it smaller, or remove the log-bridge.dev annotations", n, MaxContainers)
 	}
 	for _, s := range p.sources {
 		if len(s.Name) > maxName {
-			found.Add(finding.NameTooLong, "the container's name %s has %d bytes, and Kubernetes takes at most %d", s.Name, len(s.Name), maxName)
+			found.Add(finding.NameTooLong, "container name %s has %d bytes, but Kubernetes allows only %d; shorten it", s.Name, len(s.Name), maxName)
 		}
 		if len(s.Image) > maxImage {
-			found.Add(finding.NameTooLong, "container %s: the image's name %s has %d bytes, which is more than an image's name can have", s.Name, s.Image, len(s.Image))
+			found.Add(finding.NameTooLong, "container %s: image name %s has %d bytes, which is too long; shorten it", s.Name, s.Image, len(s.Image))
 		}
 		for _, m := range s.VolumeMounts {
 			if n := max(len(m.MountPath), len(m.SubPath)); n > maxPath {
-				found.Add(finding.PathNotMountable, "container %s mounts volume %s at a path of %d bytes, and Linux takes at most %d; use a shorter one", s.Name, m.Name, n, maxPath)
+				found.Add(finding.PathNotMountable, "container %s mounts volume %s with a path of %d bytes, but Linux allows only %d; use a shorter one", s.Name, m.Name, n, maxPath)
 			}
 		}
 		found.Merge(checkQuantities(finding.Say("container %s", s.Name), s.Resources.Requests, s.Resources.Limits))
 	}
 	if r := p.Spec.Resources; r != nil {
-		found.Merge(checkQuantities("the pod's resources", r.Requests, r.Limits))
+		found.Merge(checkQuantities("the pod-level resources", r.Requests, r.Limits))
 	}
 	for _, v := range p.Spec.Volumes {
 		if len(v.Name) > maxName {
-			found.Add(finding.NameTooLong, "the volume's name %s has %d bytes, and Kubernetes takes at most %d", v.Name, len(v.Name), maxName)
+			found.Add(finding.NameTooLong, "volume name %s has %d bytes, but Kubernetes allows only %d; shorten it", v.Name, len(v.Name), maxName)
 		}
 		if v.EmptyDir != nil && v.EmptyDir.SizeLimit != nil && !bounded(*v.EmptyDir.SizeLimit) {
 			found.Append(unbounded(finding.Say("volume %s", v.Name), "sizeLimit"))
@@ -309,7 +309,7 @@ func checkQuantities(where finding.Words, lists ...corev1.ResourceList) (found f
 }
 
 func unbounded(where finding.Words, name string) finding.Finding {
-	return finding.New(finding.QuantityOutOfRange, "%s: the quantity %s is far beyond what a computer has; write one such as 64Mi or 100m", where, name)
+	return finding.New(finding.QuantityOutOfRange, "%s: the quantity of %s is more than any machine has; write one such as 64Mi or 100m", where, name)
 }
 
 // checkAdded refuses to add more than the kernel passes to a program or the API server stores.
@@ -319,7 +319,7 @@ func checkAdded(added []corev1.Container) (found finding.List) {
 		total += added[i].Size()
 	}
 	if total > MaxAdded {
-		found.Add(finding.AdditionsTooLarge, "log-bridge would add more than %d bytes to the pod; write fewer files, or globs for many", MaxAdded)
+		found.Add(finding.AdditionsTooLarge, "log-bridge would add more than %d bytes to the pod; list fewer files, or use globs", MaxAdded)
 	}
 	return found
 }

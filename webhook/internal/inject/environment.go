@@ -58,7 +58,7 @@ func (v *variables) references(at int) reference {
 // stays as it is unless two containers mean different things by one name.
 func (e *environment) express(p *pod, s source, expr string) (string, error) {
 	if len(expr) > maxPath {
-		return "", finding.Sentence("it has %d bytes, more than a path can have", len(expr))
+		return "", finding.Sentence("it has %d bytes, too long for a path", len(expr))
 	}
 	need, indices, err := p.variablesOf(s).of(expr, len(s.EnvFrom) > 0)
 	if err != nil {
@@ -80,7 +80,7 @@ func (e *environment) express(p *pod, s source, expr string) (string, error) {
 			}
 		}
 		if e.size > MaxAdded {
-			return "", finding.Sentence("the variables that the sidecar would need have more than %d bytes together; use fewer or shorter ones", MaxAdded)
+			return "", finding.Sentence("the variables that it needs have more than %d bytes in total; use fewer or shorter ones", MaxAdded)
 		}
 		suffix = e.add(vars, need)
 		e.given[key] = suffix
@@ -98,7 +98,7 @@ func (v *variables) of(expr string, envFrom bool) (need map[string]bool, indices
 		switch {
 		case len(v.by[name]) > 0:
 		case envFrom:
-			return nil, nil, finding.Sentence("$(%s) is not in the container's env; if it comes from envFrom, the sidecar cannot be given it alone, so define %s in env", name, name)
+			return nil, nil, finding.Sentence("$(%s) is not in the container's env; the sidecar cannot get a single variable from envFrom, so define %s in env", name, name)
 		default:
 			return nil, nil, finding.Sentence("$(%s) is not in the container's env; define %s there", name, name)
 		}
@@ -112,14 +112,14 @@ func (v *variables) of(expr string, envFrom bool) (need map[string]bool, indices
 			}
 			e := &v.all[at]
 			if e.ValueFrom != nil && e.ValueFrom.FileKeyRef != nil {
-				return nil, nil, finding.Sentence("%s comes from a file (fileKeyRef) that is written after the sidecar starts; define it by value or from a field of the pod", e.Name)
+				return nil, nil, finding.Sentence("%s comes from a file (fileKeyRef) that is written after the sidecar starts; set it to a value or to a field of the pod", e.Name)
 			}
 			if len(e.Value) > MaxAdded {
 				return nil, nil, finding.Sentence("the value of %s has %d bytes; use a shorter one", e.Name, len(e.Value))
 			}
 			r := v.references(at)
 			if name := r.undefined; name != "" && envFrom {
-				return nil, nil, finding.Sentence("%s refers to $(%s), which is not in the container's env; if it comes from envFrom, the sidecar cannot be given it alone, so define %s in env", e.Name, name, name)
+				return nil, nil, finding.Sentence("%s refers to $(%s), which is not in the container's env; the sidecar cannot get a single variable from envFrom, so define %s in env", e.Name, name, name)
 			}
 			if len(r.defined) > maxVariables {
 				return nil, nil, finding.Sentence("it needs more than %d variables; use fewer", maxVariables)

@@ -25,7 +25,7 @@ func config() inject.Config {
 }
 
 // TestGolden runs one story a file: the pod that comes in, and the pod that leaves
-// (out.yaml) or what is said instead (said). Each pod that leaves goes through a second
+// (out.yaml) or the messages (said). Each pod that leaves goes through a second
 // time, which must change nothing.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")

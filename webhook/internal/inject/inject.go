@@ -85,7 +85,7 @@ type Way string
 const (
 	// ByVolume: a volume of the container covers the path; the sidecar mounts it too.
 	ByVolume Way = "volume"
-	// ByDirectory: the directory becomes a folder of our emptyDir.
+	// ByDirectory: the directory is mounted from our emptyDir.
 	ByDirectory Way = "directory"
 	// ByFile: the one file is mounted from our emptyDir.
 	ByFile Way = "file"
@@ -113,19 +113,19 @@ type Share struct {
 func (s Share) Explain() string {
 	switch s.Way {
 	case ByVolume:
-		text := "volume " + s.Volume + " covers it; the sidecar mounts the volume too, read-only"
+		text := "it is in volume " + s.Volume + "; the sidecar mounts that volume too, read-only"
 		if s.FromEnd {
 			text += ", and skips what is older than the pod"
 		}
 		return text
 	case ByDirectory:
-		text := s.Directory + " becomes a folder of the pod's own volume"
+		text := s.Directory + " is mounted from the log-bridge volume"
 		if s.Seeded {
-			text += ", filled first with what the image has there"
+			text += ", into which the image's files are copied first"
 		}
 		return text
 	}
-	return "the one file is mounted from the pod's own volume and its directory stays as it is; appending and truncating work, renaming and deleting fail (EBUSY)"
+	return "the file alone is mounted from the log-bridge volume; appending and truncating work, renaming and deleting fail (EBUSY)"
 }
 
 // Reason is why a pod was left alone; empty where it was not.

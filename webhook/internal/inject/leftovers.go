@@ -51,6 +51,9 @@ func setAside(in *corev1.Pod) (*pod, leftovers) {
 	return p, left
 }
 
+// startOver is how a pod gets rid of parts that do not fit.
+const startOver finding.Words = "; remove all parts of log-bridge from the manifest, or create the pod from its template"
+
 // same says whether a volume has a size limit, or has none.
 func same(dir *corev1.EmptyDirVolumeSource, limit *resource.Quantity) bool {
 	if dir.SizeLimit == nil || limit == nil {
@@ -65,13 +68,12 @@ func checkLeftovers(p *pod, set settings, plan plan, left leftovers) (found find
 	if left.volume == nil {
 		return found
 	}
-	const remedy finding.Words = "; take all parts of log-bridge out of the manifest, or make the copy from the template that the pod came from"
 	if dir := left.volume.EmptyDir; dir.Medium != corev1.StorageMediumDefault || !same(dir, set.sizeLimit) {
 		limit := "none"
 		if dir.SizeLimit != nil {
 			limit = dir.SizeLimit.String()
 		}
-		found.Add(finding.LeftoversDiffer, "the volume %s is of an earlier injection and has another medium or sizeLimit (%s) than %s says now%s", contract.Volume, limit, annotation(contract.KeySizeLimit), remedy)
+		found.Add(finding.LeftoversDiffer, "the log-bridge volume is left from an earlier injection, and its medium or sizeLimit (%s) differs from what %s says now%s", limit, annotation(contract.KeySizeLimit), startOver)
 	}
 	planned := map[int]map[string]corev1.VolumeMount{}
 	for _, a := range plan.mounts {
@@ -84,8 +86,8 @@ func checkLeftovers(p *pod, set settings, plan plan, left leftovers) (found find
 	for _, l := range left.mounts {
 		m, ok := planned[p.byName[l.source.Name]][l.mount.MountPath]
 		if !ok || !equality.Semantic.DeepEqual(m, l.mount) {
-			found.Add(finding.LeftoversDiffer, "container %s mounts the volume %s of an earlier injection at %s (%s), which the annotations do not ask for now%s",
-				l.source.Name, contract.Volume, l.mount.MountPath, l.mount.SubPath, remedy)
+			found.Add(finding.LeftoversDiffer, "container %s mounts the log-bridge volume at %s (%s), which is left from an earlier injection and not what the annotations ask for now%s",
+				l.source.Name, l.mount.MountPath, l.mount.SubPath, startOver)
 		}
 	}
 	return found
@@ -95,18 +97,18 @@ func checkLeftovers(p *pod, set settings, plan plan, left leftovers) (found find
 // there is nothing to name.
 func checkNames(p *pod, left leftovers) (found finding.List) {
 	if len(p.Spec.Containers) == 0 {
-		found.Add(finding.UnknownContainer, "the pod has no container")
+		found.Add(finding.UnknownContainer, "the pod has no containers")
 	}
 	volume := left.volume != nil
 	for _, v := range p.Spec.Volumes {
 		if v.Name == contract.Volume {
 			volume = true
-			found.Add(finding.VolumeNameTaken, "the pod already has a volume named %s that log-bridge did not make; rename it, or take the log-bridge.dev annotations away", contract.Volume)
+			found.Add(finding.VolumeNameTaken, "the pod already has a volume named %s that log-bridge did not add; rename it, or remove the log-bridge.dev annotations", contract.Volume)
 		}
 	}
 	for _, s := range p.sources {
 		if s.Name == contract.Container {
-			found.Add(finding.ContainerNameTaken, "the pod already has a container named %s that log-bridge did not make; rename it, or take the log-bridge.dev annotations away", contract.Container)
+			found.Add(finding.ContainerNameTaken, "the pod already has a container named %s that log-bridge did not add; rename it, or remove the log-bridge.dev annotations", contract.Container)
 		}
 		if volume {
 			continue
@@ -115,7 +117,7 @@ func checkNames(p *pod, left leftovers) (found finding.List) {
 		// the container would have the sidecar's offsets.
 		if mountsOurs(s.Container) ||
 			slices.ContainsFunc(s.VolumeDevices, func(d corev1.VolumeDevice) bool { return d.Name == contract.Volume }) {
-			found.Add(finding.VolumeMounted, "container %s mounts a volume named %s, which the pod does not have and log-bridge adds for itself; take that mount away", s.Name, contract.Volume)
+			found.Add(finding.VolumeMounted, "container %s mounts a volume named %s, a name that is reserved for log-bridge; remove the mount", s.Name, contract.Volume)
 		}
 	}
 	return found

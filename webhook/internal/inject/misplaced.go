@@ -16,7 +16,7 @@ func Misplaced(outer, inner map[string]string) finding.List {
 	var all finding.List
 	for _, key := range slices.Sorted(maps.Keys(outer)) {
 		if _, inside := inner[key]; strings.HasPrefix(key, contract.Prefix) && !inside {
-			all.Add(finding.AnnotationOnWorkload, "%s is on the workload itself and does nothing there; move it to the annotations of the pod template", key)
+			all.Add(finding.AnnotationOnWorkload, "%s is on the workload itself, where it has no effect; move it to the annotations of the pod template", key)
 		}
 	}
 	return all

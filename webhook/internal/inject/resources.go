@@ -41,7 +41,7 @@ func sidecarResources(p *pod, set settings, seeds bool, usual Resources) (r core
 	pod := p.Spec.Resources
 	wholePod := pod != nil && len(pod.Requests)+len(pod.Limits) > 0
 	if wholePod {
-		found.Add(finding.PodHasResources, "the pod has resources as a whole, so the sidecar lives in its budget and asks for none")
+		found.Add(finding.PodHasResources, "the pod has pod-level resources, so the sidecar shares them and has no requests of its own")
 	}
 	guaranteed := !wholePod && p.guaranteed()
 
@@ -79,12 +79,12 @@ func compare(a ask, guaranteed bool) (found finding.List) {
 	given := finding.Say("%s: %s", annotation(a.requestKey), a.request)
 	switch {
 	case a.limit == nil && guaranteed && a.request.IsZero():
-		found.Add(finding.GuaranteedLost, "%s would cost the pod its QoS class Guaranteed, for which requests equal limits above zero; raise it or take it away", given)
+		found.Add(finding.GuaranteedLost, "%s would cost the pod its QoS class Guaranteed, for which requests must equal limits above zero; raise it or remove it", given)
 	case a.limit == nil:
 	case a.request.Cmp(*a.limit) > 0:
 		found.Add(finding.RequestAboveLimit, "%s is more than the limit of %s in %s; raise the limit or lower the request", given, a.limit, annotation(a.limitKey))
 	case guaranteed && a.request.Cmp(*a.limit) != 0:
-		found.Add(finding.GuaranteedLost, "%s is less than the limit of %s in %s, and the pod would lose its QoS class Guaranteed; make them equal", given, a.limit, annotation(a.limitKey))
+		found.Add(finding.GuaranteedLost, "%s is less than the limit of %s in %s, so the pod would lose its QoS class Guaranteed; make them equal", given, a.limit, annotation(a.limitKey))
 	}
 	return found
 }
@@ -116,7 +116,7 @@ func ephemeral(p *pod, set settings, seeds bool, usual Resources) (r quantities,
 	}
 	if !limited {
 		if a.limit != nil {
-			found.Add(finding.EphemeralLimitWithoutEffect, "%s does nothing: no container of the pod has an ephemeral-storage limit, so the sidecar's would be that of the whole pod; take it away", annotation(a.limitKey))
+			found.Add(finding.EphemeralLimitWithoutEffect, "%s has no effect: no container of the pod has an ephemeral-storage limit, so the sidecar's would become the limit of the whole pod; remove it", annotation(a.limitKey))
 		}
 		if requested && a.request == nil && !a.usualRequest.IsZero() {
 			a.request = &a.usualRequest
@@ -132,7 +132,7 @@ func ephemeral(p *pod, set settings, seeds bool, usual Resources) (r quantities,
 		}
 	}
 	r.request, r.limit = a.usual(true)
-	found.Add(finding.EphemeralLimitAdded, "a container of the pod has an ephemeral-storage limit, so the sidecar has one of %s for its log, and the pod's limit grows by that", r.limit)
+	found.Add(finding.EphemeralLimitAdded, "a container of the pod has an ephemeral-storage limit, so the sidecar gets one of %s for its log, which adds to the pod's limit", r.limit)
 	return r, found
 }
 

@@ -26,7 +26,7 @@ func checkRestart(p *pod, set settings, s source, dir string) (found finding.Lis
 	if set.mount == contract.MountDirectory && !globs && !contract.Sticky(dir) {
 		remedy = finding.Say("remove %s, so that only the log is shared", annotation(contract.KeyMount))
 	}
-	found.Add(finding.DirectoryOutlivesRestart, "%s of container %s is shared whole, so its files outlive a restart of the container, also a pid file, lock or socket; keep those elsewhere, such as in /run, or %s", dir, s.Name, remedy)
+	found.Add(finding.DirectoryOutlivesRestart, "%s of container %s is shared as a whole, so all files in it survive a container restart, including PID files, locks and sockets; keep those elsewhere, such as in /run, or %s", dir, s.Name, remedy)
 	return found
 }
 

@@ -78,7 +78,7 @@ func checkEdited(in *corev1.Pod) (found finding.List) {
 		same = same && (wanted[s.Entry] || wantedOfAny[pattern])
 	}
 	if !same {
-		found.Add(finding.AnnotationsEdited, "the pod already has a sidecar, which follows %s and not what the annotations now say; take the log-bridge parts out of the manifest, or edit the template it comes from", finding.Names(has))
+		found.Add(finding.AnnotationsEdited, "the pod already has a sidecar that follows %s, not what the annotations say now; remove all parts of log-bridge from the manifest, or edit the template that the pod comes from", finding.Names(has))
 	}
 	return found
 }
@@ -92,7 +92,6 @@ func checkParts(p *pod) (found finding.List) {
 	if err != nil {
 		return found // of another version, perhaps
 	}
-	const remedy finding.Words = "; take all parts of log-bridge out of the manifest, or make the pod from its template"
 	made := map[string]bool{}
 	for _, place := range slices.Concat(tail.Files, tail.Dirs, tail.Seeded) {
 		made[place.Container+place.Path] = true
@@ -114,18 +113,18 @@ func checkParts(p *pod) (found finding.List) {
 			}
 			mounted[m.SubPath] = true
 			if !made[m.SubPath] {
-				found.Add(finding.LeftoversDiffer, "container %s mounts the volume %s at %s (%q), which the sidecar of this pod does not make%s", s.Name, contract.Volume, m.MountPath, m.SubPath, remedy)
+				found.Add(finding.LeftoversDiffer, "container %s mounts the log-bridge volume at %s (%q), which this pod's sidecar does not create%s", s.Name, m.MountPath, m.SubPath, startOver)
 			}
 		}
 	}
 	for _, place := range slices.Concat(tail.Files, tail.Dirs, tail.Seeded) {
 		if !mounted[place.Container+place.Path] {
-			found.Add(finding.LeftoversDiffer, "the sidecar follows %s, but no container mounts that from the volume %s any more%s", place, contract.Volume, remedy)
+			found.Add(finding.LeftoversDiffer, "the sidecar follows %s, but no container mounts it from the log-bridge volume any more%s", place, startOver)
 		}
 	}
 	for _, place := range tail.Seeded {
 		if !seeded[path.Join(contract.Root, place.Container)+place.Path] {
-			found.Add(finding.LeftoversDiffer, "the container that fills %s with what the image has there is gone%s", place, remedy)
+			found.Add(finding.LeftoversDiffer, "the seeding container of %s is missing%s", place, startOver)
 		}
 	}
 	return found
@@ -142,9 +141,9 @@ func checkOrder(in *corev1.Pod) (found finding.List) {
 		switch {
 		case !mountsOurs(&c):
 		case IsSeederName(c.Name):
-			found.Add(finding.SeededBeforeSidecar, "init container %s comes before %s, which gives it its program, so the pod would never start; have the webhook that changed their order keep it", c.Name, contract.Container)
+			found.Add(finding.SeededBeforeSidecar, "seeding container %s comes before %s, which provides its program, so the pod would never start; make the webhook that reorders init containers keep their order", c.Name, contract.Container)
 		default:
-			found.Add(finding.MountedBeforeSidecar, "init container %s starts before %s and mounts its volume while nothing is in it: it sees empty directories, and the application does not see what it writes there; have it added after %[2]s, or without these mounts", c.Name, contract.Container)
+			found.Add(finding.MountedBeforeSidecar, "init container %s mounts the log-bridge volume but starts before %s: it sees empty directories, and the application does not see what it writes there; add it after %[2]s, or without these mounts", c.Name, contract.Container)
 		}
 	}
 	return found
@@ -179,7 +178,7 @@ func dropped(in *corev1.Pod) (ops []jsonpatch.Operation, found finding.List) {
 			put(restricted().SeccompProfile, "securityContext", "seccompProfile")
 		}
 		if len(fields) > 0 {
-			found.Add(finding.FieldsDropped, "another webhook dropped %s of container %s, since its Kubernetes types are too old; log-bridge puts it back, but update that webhook", finding.Words(strings.Join(fields, " and ")), c.Name)
+			found.Add(finding.FieldsDropped, "another webhook dropped %s of container %s because its Kubernetes types are too old; log-bridge restores it, but update that webhook", finding.Words(strings.Join(fields, " and ")), c.Name)
 		}
 	}
 	return ops, found

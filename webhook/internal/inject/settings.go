@@ -45,7 +45,7 @@ func checkUnasked(ctx context.Context, in *corev1.Pod) (found finding.List) {
 		case err != nil:
 			found.Add(finding.UnknownAnnotation, "%v", err)
 		case row.Key != contract.KeyStatus && row.Key != contract.KeyInject:
-			found.Add(finding.SettingWithoutFiles, "%s does nothing without %s; the pod is left as it is", key, annotation(contract.KeyFiles))
+			found.Add(finding.SettingWithoutFiles, "%s has no effect without %s; the pod is left unchanged", key, annotation(contract.KeyFiles))
 		}
 	}
 	return found
@@ -117,7 +117,7 @@ func (s *settings) read(row contract.Annotation, value string) (finding.Code, er
 		return finding.InvalidEntry, err
 	case contract.Enum:
 		if !slices.Contains(row.Values, value) {
-			return finding.InvalidValue, finding.Sentence("%q is none of %s", value, finding.Words(strings.Join(row.Values, ", ")))
+			return finding.InvalidValue, finding.Sentence("%q is not one of %s", value, finding.Words(strings.Join(row.Values, ", ")))
 		}
 		if row.Key == contract.KeyMount {
 			s.mount = value
@@ -143,10 +143,10 @@ func (s *settings) read(row contract.Annotation, value string) (finding.Code, er
 		// A limit of 0 reads as "no limit" to one and as "nothing allowed" to another. A request
 		// of 0 means one thing.
 		if row.Kind == contract.Request && q.Sign() < 0 {
-			return finding.InvalidValue, finding.Sentence("%q is below zero; write a quantity such as %s, or 0", value, exampleQuantity(row.Key))
+			return finding.InvalidValue, finding.Sentence("%q is negative; write a quantity such as %s, or 0", value, exampleQuantity(row.Key))
 		}
 		if row.Kind == contract.Quantity && q.Sign() <= 0 {
-			return finding.InvalidValue, finding.Sentence("%q is not above zero; write a quantity such as %s, or take the annotation away", value, exampleQuantity(row.Key))
+			return finding.InvalidValue, finding.Sentence("%q is not positive; write a quantity such as %s, or remove the annotation", value, exampleQuantity(row.Key))
 		}
 		if wrong := implausible(row.Key, q); wrong != "" {
 			return finding.ImplausibleQuantity, finding.Sentence("%q is %s; write a quantity such as %s", value, wrong, exampleQuantity(row.Key))
@@ -155,7 +155,7 @@ func (s *settings) read(row contract.Annotation, value string) (finding.Code, er
 	case contract.ID:
 		id, err := strconv.ParseInt(value, 10, 32)
 		if err != nil || strings.Trim(value, "0123456789") != "" {
-			return finding.InvalidValue, finding.Sentence("%q is not a numeric id; write a number from 0 to 2147483647", value)
+			return finding.InvalidValue, finding.Sentence("%q is not a numeric ID; write a number from 0 to 2147483647", value)
 		}
 		if row.Key == contract.KeyRunAsUser {
 			s.runAsUser = &id
@@ -197,25 +197,25 @@ func implausible(key string, q resource.Quantity) finding.Words {
 	switch key {
 	case contract.KeyCPURequest, contract.KeyCPULimit:
 		if f > 1e5 {
-			return finding.Say("more processors than any computer has (cpu is counted in cores)")
+			return finding.Say("more CPUs than any machine has (CPU is counted in cores)")
 		}
 	case contract.KeyMemoryRequest, contract.KeyMemoryLimit:
 		switch {
 		case f < 1:
-			return "less than a byte (m means thousandths; Mi and M are mebibytes and megabytes)"
+			return "less than one byte (m means thousandths, Mi mebibytes, M megabytes)"
 		case f < 1<<20:
-			return "less than a MiB, with which no program starts"
+			return "less than 1 MiB, too little for any program to start"
 		}
 	case contract.KeySizeLimit, contract.KeyEphemeralRequest, contract.KeyEphemeralLimit:
 		switch {
 		case f < 1:
-			return "less than a byte (m means thousandths; Mi and M are mebibytes and megabytes)"
+			return "less than one byte (m means thousandths, Mi mebibytes, M megabytes)"
 		case f < 1<<12:
-			return "less than a block of a disk, so that the first line would have the pod evicted"
+			return "less than one disk block, so the pod would be evicted at the first line"
 		}
 	}
 	if f > 1<<60 {
-		return "more than any computer has"
+		return "more than any machine has"
 	}
 	return ""
 }
@@ -278,7 +278,7 @@ func defaultOf(p *pod) (string, finding.List) {
 		return name, finding.List{}
 	}
 	if len(p.Spec.Containers) == 0 {
-		return "", finding.Of(finding.New(finding.UnknownContainer, "the pod has no container"))
+		return "", finding.Of(finding.New(finding.UnknownContainer, "the pod has no containers"))
 	}
 	return p.Spec.Containers[0].Name, finding.List{}
 }

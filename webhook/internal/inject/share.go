@@ -163,9 +163,9 @@ func checkReclaim(set settings, w *wanted) (found finding.List) {
 	switch {
 	case !set.reclaim:
 	case w.way == ByVolume:
-		found.Add(finding.ReclaimWithoutEffect, "%s: nothing is freed of %s, which lies in the pod's own volume %s", annotation(contract.KeyReclaim), w.Entry, w.volume)
+		found.Add(finding.ReclaimWithoutEffect, "%s has no effect on %s because it is in the pod's volume %s", annotation(contract.KeyReclaim), w.Entry, w.volume)
 	case w.way == ByDirectory && w.IsGlob() && !namesLogs(w.Pattern):
-		found.Add(finding.ReclaimOfMoreThanLogs, "%s: %s may match files that are no logs, and what is delivered of those is freed too, so the application finds zeros there; write a glob that only logs match, such as %s/*.log", annotation(contract.KeyReclaim), w.Entry, w.dir)
+		found.Add(finding.ReclaimOfMoreThanLogs, "%s: %s may match files that are not logs; what is delivered of them is freed too, and reads as zeros; use a glob that matches only logs, such as %s/*.log", annotation(contract.KeyReclaim), w.Entry, w.dir)
 	}
 	return found
 }
@@ -174,7 +174,7 @@ func checkReclaim(set settings, w *wanted) (found finding.List) {
 func checkDirectory(p *pod, set settings, w *wanted) finding.List {
 	found := checkRestart(p, set, w.source, w.dir)
 	if !set.seed && !contract.Sticky(w.dir) {
-		found.Add(finding.ImageDirectoryHidden, "%s is \"false\": what the image of container %s holds in %s is hidden", annotation(contract.KeySeed), w.Container, w.dir)
+		found.Add(finding.ImageDirectoryHidden, "%s is \"false\", so the files that the image of container %s has in %s are hidden", annotation(contract.KeySeed), w.Container, w.dir)
 	}
 	return found
 }

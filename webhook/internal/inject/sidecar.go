@@ -99,7 +99,7 @@ func sidecarRights(p *pod, set settings) (sc *corev1.SecurityContext, found find
 			sc.RunAsUser = user
 		}
 		if !sameUser {
-			found.Add(finding.DifferentUsers, "containers %s run as different users; to read files of mode 0600 set %s to the user that writes them", names(read), annotation(contract.KeyRunAsUser))
+			found.Add(finding.DifferentUsers, "containers %s run as different users, so the sidecar cannot read files with mode 0600; if there are any, set %s to the user that writes them", names(read), annotation(contract.KeyRunAsUser))
 		}
 	}
 	sc.RunAsGroup = set.runAsGroup
@@ -121,7 +121,7 @@ func sidecarRights(p *pod, set settings) (sc *corev1.SecurityContext, found find
 	case effective == nil || *effective != 0:
 		sc.RunAsNonRoot = &yes
 	case set.runAsUser != nil && !slices.ContainsFunc(read, func(s source) bool { return !p.nonRoot(s.Container) }):
-		found.Add(finding.RootForbidden, "%s is \"0\", but the pod says runAsNonRoot: true; use the id of the application's user", annotation(contract.KeyRunAsUser))
+		found.Add(finding.RootForbidden, "%s is \"0\", but the pod has runAsNonRoot: true; set it to the ID of the application's user", annotation(contract.KeyRunAsUser))
 	case !p.podNonRoot():
 	case set.runAsUser != nil:
 		// The annotation asks for it, and a container that is read is an exception already.
@@ -133,7 +133,7 @@ func sidecarRights(p *pod, set settings) (sc *corev1.SecurityContext, found find
 		if podUser != nil && *podUser == 0 {
 			sc.RunAsUser = &imageUser
 		}
-		found.Add(finding.RootIsException, "the pod says runAsNonRoot: true, so the sidecar does not run as root, although %s does, and cannot read files of mode 0600; let the application write its logs for others to read, or set %s to \"0\" if the sidecar should be root too", names(read), annotation(contract.KeyRunAsUser))
+		found.Add(finding.RootIsException, "the pod has runAsNonRoot: true, so the sidecar does not run as root, although %s does, and cannot read files with mode 0600; make the logs readable for others, or set %s to \"0\" if the sidecar should run as root too", names(read), annotation(contract.KeyRunAsUser))
 	}
 	return sc, found
 }
@@ -153,7 +153,7 @@ func checkProcesses(p *pod) (found finding.List) {
 	default:
 		return found
 	}
-	found.Add(finding.ProcessesShared, "with %s: true, processes of the pod's other containers see the sidecar; those of its user or of root can stop it, and root with CAP_SYS_PTRACE can read the volumes it has; where they are not to be trusted, take %s away or let them run as another user", field, field)
+	found.Add(finding.ProcessesShared, "with %s: true, the pod's other containers see the sidecar's processes: as its user or as root they can stop it, and as root with CAP_SYS_PTRACE they can read its volumes; if you do not trust them, remove %s or run them as another user", field, field)
 	return found
 }
 

@@ -49,7 +49,7 @@ func findViews(p *pod, all []*wanted) (views, finding.List) {
 			v.list = append(v.list, this)
 			volume := p.volume(m.Name)
 			if outlives(volume) && m.SubPathExpr == "" && p.hasSiblings(volume) {
-				found.Add(finding.VolumeOfSeveralPods, "volume %s outlives the pod: if others write there too, each sidecar prints all lines; subPathExpr separates them", m.Name)
+				found.Add(finding.VolumeOfSeveralPods, "volume %s outlives the pod: if other pods write to it too, each sidecar prints the lines of all; separate them with subPathExpr", m.Name)
 			}
 			if mounted[m.Name] {
 				continue
@@ -69,7 +69,7 @@ func (v *views) of(p *pod, w *wanted, m *corev1.VolumeMount) (view, *finding.Fin
 	at := mountPath(*m)
 	// An argument --view=CONTAINER:PATH=/DIR is cut at the first "=/".
 	if strings.Contains(at, "=/") {
-		return view{}, w.refuse(finding.PathNotMountable, ": log-bridge cannot follow files in a volume mounted at %s, a path with \"=/\"; mount it elsewhere", at)
+		return view{}, w.refuse(finding.PathNotMountable, ": log-bridge cannot follow files in a volume mounted at %s because the path contains \"=/\"; mount it elsewhere", at)
 	}
 	this := view{Place: contract.Place{Container: w.Container, Path: at}, volume: m.Name}
 	switch {

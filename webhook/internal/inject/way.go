@@ -73,7 +73,7 @@ func (r *router) find(ctx context.Context, w *wanted) *finding.Finding {
 	}
 	for _, d := range w.source.VolumeDevices {
 		if contract.Covers(path.Clean("/"+d.DevicePath), w.Pattern) {
-			return w.refuse(finding.PathOnBlockDevice, " is on the block device %s of volume %s, which holds no files that can be shared; name a file in a file system", d.DevicePath, d.Name)
+			return w.refuse(finding.PathOnBlockDevice, " is on block device %s of volume %s, whose files cannot be shared; name a file in a file system", d.DevicePath, d.Name)
 		}
 	}
 	mounted := r.pod.mountsOf(w.source)
@@ -82,7 +82,7 @@ func (r *router) find(ctx context.Context, w *wanted) *finding.Finding {
 		return r.volume(ctx, w, m)
 	}
 	if contract.Covers("/dev", w.Pattern) {
-		return w.refuse(finding.SharedMemory, ": the runtime keeps /dev/shm in memory for this container alone, so nothing there can be shared; mount a volume there, such as an emptyDir with medium: Memory at /dev/shm")
+		return w.refuse(finding.SharedMemory, ": /dev/shm belongs to this container alone, so its files cannot be shared; mount a volume at /dev/shm, such as an emptyDir with medium: Memory")
 	}
 	if f := otherName(r.pod, w); f != nil {
 		return f
@@ -97,10 +97,10 @@ func (r *router) find(ctx context.Context, w *wanted) *finding.Finding {
 	switch r.set.mount {
 	case contract.MountFile:
 		if w.IsGlob() {
-			return w.refuse(finding.FileMountOfGlob, ": a glob needs the whole directory, but %s says %q; take that away or name the files one by one", annotation(contract.KeyMount), contract.MountFile)
+			return w.refuse(finding.FileMountOfGlob, ": a glob needs the whole directory, but %s is %q; remove it, or list the files one by one", annotation(contract.KeyMount), contract.MountFile)
 		}
 		if contract.Sticky(parent) {
-			return w.refuse(finding.FileInStickyDirectory, ": with fs.protected_regular, as on most nodes, an application may not open another user's file in %s for creation, so a single file cannot be mounted there; set %s to %q", parent, annotation(contract.KeyMount), contract.MountDirectory)
+			return w.refuse(finding.FileInStickyDirectory, ": a single file cannot be mounted in the sticky directory %s because fs.protected_regular, which most nodes set, keeps the application from opening it; set %s to %q", parent, annotation(contract.KeyMount), contract.MountDirectory)
 		}
 		w.way = ByFile
 	case contract.MountDirectory:
@@ -117,11 +117,11 @@ func (r *router) find(ctx context.Context, w *wanted) *finding.Finding {
 		if systemDirectory(parent) {
 			remedy := finding.Words("let the application write its logs to a directory of its own")
 			if !w.IsGlob() {
-				remedy = finding.Say("take %s away, so that the one file is mounted", annotation(contract.KeyMount))
+				remedy = finding.Say("remove %s, so that only the file is mounted", annotation(contract.KeyMount))
 			} else if parent == "/" {
-				remedy = "write the directory of the logs before the first wildcard, such as /app/*.log"
+				remedy = "name the log directory before the first wildcard, such as /app/*.log"
 			}
-			return w.refuse(finding.SystemDirectory, ": no volume can be mounted over %s, where the system is; %s", parent, remedy)
+			return w.refuse(finding.SystemDirectory, ": a volume over %s would hide system files; %s", parent, remedy)
 		}
 		// A glob reaches into volumes that are mounted beneath its directory.
 		if f := r.reach(ctx, w, parent); f != nil {
@@ -130,13 +130,13 @@ func (r *router) find(ctx context.Context, w *wanted) *finding.Finding {
 	}
 	// The marks of what is seeded must be out of the application's reach.
 	if own := "/" + contract.SeedDir; contract.Covers(own, at) {
-		return w.refuse(finding.SystemDirectory, ": log-bridge keeps files of its own in %s of its volume; let the application write its logs to a directory of its own", own)
+		return w.refuse(finding.SystemDirectory, ": %s is reserved for log-bridge; let the application write its logs to another directory", own)
 	}
 	if f := mountable(w, at); f != nil {
 		return f
 	}
 	if w.way == ByFile && systemFile(w.Pattern) {
-		return w.refuse(finding.SystemFile, ": an empty file would be mounted over what the image has there, a program or a setting of the system; name a log file (one whose name ends in .log, for instance)")
+		return w.refuse(finding.SystemFile, ": this is a program or a configuration file of the system, and an empty file would be mounted over it; name a log file, such as one that ends in .log")
 	}
 	return nil
 }
@@ -154,18 +154,18 @@ func (r *router) volume(ctx context.Context, w *wanted, m corev1.VolumeMount) *f
 	v := r.pod.volume(m.Name)
 	at := mountPath(m)
 	if kind := notForLogs(v); kind != "" {
-		return w.refuse(finding.VolumeCannotHoldLogs, " lies in volume %s, a %s, which cannot hold logs; let the application write elsewhere, or mount an emptyDir there", m.Name, kind)
+		return w.refuse(finding.VolumeCannotHoldLogs, " is in volume %s, a %s, which cannot hold logs; let the application write elsewhere, or mount an emptyDir there", m.Name, kind)
 	}
 	if m.ReadOnly {
-		return w.refuse(finding.MountIsReadOnly, ": container %s mounts volume %s read-only at %s, so it writes nothing there; %s", w.Container, m.Name, at, writer(r.pod, w, m, r.found.Full()))
+		return w.refuse(finding.MountIsReadOnly, ": container %s mounts volume %s read-only at %s, so it cannot write there; %s", w.Container, m.Name, at, writer(r.pod, w, m, r.found.Full()))
 	}
 	if field := readOnly(v); field != "" {
-		return w.refuse(finding.VolumeIsReadOnly, " lies in volume %s, whose %s.readOnly is true, so nothing can be written there; take that away, or name a path that the container can write", m.Name, field)
+		return w.refuse(finding.VolumeIsReadOnly, " is in volume %s, whose %s.readOnly is true, so the container cannot write there; remove readOnly, or name a path that the container can write to to", m.Name, field)
 	}
 	if !w.IsGlob() {
 		// A volume is a directory. With a subPath it may be one file of it.
 		if at == w.Pattern && m.SubPath == "" && m.SubPathExpr == "" && !isHostFile(v) {
-			return w.refuse(finding.PathIsMountPoint, " is where volume %s is mounted, so it is a directory; name the files in it, such as %s/*.log", m.Name, at)
+			return w.refuse(finding.PathIsMountPoint, " is the mount path of volume %s, so it is a directory; name the files in it, such as %s/*.log", m.Name, at)
 		}
 		mounted := r.pod.mountsOf(w.source)
 		if below, _ := mounted.beneath(w.Pattern); len(below) > 0 {
@@ -191,7 +191,7 @@ func (r *router) reach(ctx context.Context, w *wanted, dir string) *finding.Find
 		return nil // an earlier entry is refused for it
 	}
 	if r.globs += (len(w.Pattern) + 8) * weight; r.globs > maxGlobs {
-		return w.refuse(finding.TooManyGlobs, ": too many globs would have to be compared with the paths of too many volume mounts (%d here); name directories in which fewer volumes are mounted, or files", len(below))
+		return w.refuse(finding.TooManyGlobs, ": too many globs above too many volume mounts (%d here); name directories with fewer volume mounts, or files", len(below))
 	}
 	below = slices.Sorted(slices.Values(below)) // in the pod's order
 	for _, i := range below {
@@ -209,7 +209,7 @@ func (r *router) reach(ctx context.Context, w *wanted, dir string) *finding.Find
 
 // writer names the entry that a read-only mount should have been; in a hurry, nothing is searched.
 func writer(p *pod, w *wanted, m corev1.VolumeMount, hurry bool) finding.Words {
-	const none = "name a path that the container can write"
+	const none = "name a path that the container can write to"
 	if m.SubPathExpr != "" || hurry {
 		return none
 	}
@@ -217,7 +217,7 @@ func writer(p *pod, w *wanted, m corev1.VolumeMount, hurry bool) finding.Words {
 	for _, o := range p.writings(m.Name) {
 		if contract.Covers(o.top, inVolume) {
 			rest := strings.TrimPrefix(strings.TrimPrefix(inVolume, o.top), "/")
-			return finding.Say("container %s can: write %s", o.source.Name, contract.Entry{Container: o.source.Name, Pattern: path.Join(o.at, rest)})
+			return finding.Say("container %s can, so name %s", o.source.Name, contract.Entry{Container: o.source.Name, Pattern: path.Join(o.at, rest)})
 		}
 	}
 	return none
@@ -227,10 +227,10 @@ func writer(p *pod, w *wanted, m corev1.VolumeMount, hurry bool) finding.Words {
 func kubeletFile(w *wanted) *finding.Finding {
 	switch w.Pattern {
 	case "/etc/hosts", "/etc/hostname", "/etc/resolv.conf":
-		return w.refuse(finding.KubeletFile, " is written by the kubelet and is no log; name a file that the application writes")
+		return w.refuse(finding.KubeletFile, " is a file of the kubelet, not a log; name a file that the application writes")
 	}
 	if t := w.source.TerminationMessagePath; t != "" && path.Clean("/"+t) == w.Pattern {
-		return w.refuse(finding.KubeletFile, " is the container's terminationMessagePath, where the kubelet mounts a file of its own; let one of the two have another path")
+		return w.refuse(finding.KubeletFile, " is the container's terminationMessagePath, where the kubelet mounts a file of its own; change one of the two paths")
 	}
 	return nil
 }
@@ -252,7 +252,7 @@ func otherName(p *pod, w *wanted) *finding.Finding {
 			}
 			m, ok := p.mountsOf(w.source).covering(to + strings.TrimPrefix(w.base(), from))
 			if ok && contract.Covers(to, mountPath(m)) {
-				return w.refuse(finding.PathThroughLink, ": %s usually is a link to %s, and volume %s is mounted at %s; write %s", l.link, l.target, m.Name, mountPath(m),
+				return w.refuse(finding.PathThroughLink, ": %s is usually a link to %s, and volume %s is mounted at %s; write %s", l.link, l.target, m.Name, mountPath(m),
 					contract.Entry{Container: w.Container, Pattern: to + strings.TrimPrefix(w.Pattern, from)})
 			}
 		}
@@ -263,14 +263,14 @@ func otherName(p *pod, w *wanted) *finding.Finding {
 // mountable refuses a path that Kubernetes or Linux cannot mount at.
 func mountable(w *wanted, at string) *finding.Finding {
 	if strings.Contains(at, ":") {
-		return w.refuse(finding.PathNotMountable, ": Kubernetes mounts nothing at a path with a colon; let the application write elsewhere")
+		return w.refuse(finding.PathNotMountable, ": Kubernetes cannot mount at a path with a colon; let the application write elsewhere")
 	}
 	if len(at) > 3072 {
-		return w.refuse(finding.PathNotMountable, ": a path of %d bytes is too long to be mounted; use one of at most 3072", len(at))
+		return w.refuse(finding.PathNotMountable, ": the path has %d bytes, but only 3072 can be mounted; use a shorter one", len(at))
 	}
 	for part := range strings.SplitSeq(at, "/") {
 		if len(part) > 255 {
-			return w.refuse(finding.PathNotMountable, ": a file name has at most 255 bytes, one here has %d; use a shorter one", len(part))
+			return w.refuse(finding.PathNotMountable, ": a file name has %d bytes, but Linux allows only 255; use a shorter one", len(part))
 		}
 	}
 	return nil

@@ -177,14 +177,14 @@ func (d *document) pods() ([]*Pod, error) {
 	}
 	var object any
 	if err := json.Unmarshal(text, &object); err != nil {
-		return nil, fmt.Errorf("this is not YAML that has a JSON form: %w", err)
+		return nil, fmt.Errorf("this YAML cannot be converted to JSON: %w", err)
 	}
 	top, ok := object.(map[string]any)
 	if !ok {
 		if object == nil {
 			return nil, nil
 		}
-		return nil, errors.New("this is no Kubernetes object; it has to be a mapping with apiVersion and kind")
+		return nil, errors.New("this is not a Kubernetes object; it must be a mapping with apiVersion and kind")
 	}
 	return d.podsIn(top, "", "")
 }

@@ -95,12 +95,12 @@ func (d *document) notYAML(err error) error {
 		for text := range bytes.Lines(d.text) {
 			at++
 			if rest := bytes.TrimLeft(text, " "); len(rest) > 0 && rest[0] == '\t' {
-				return fmt.Errorf("line %d begins with a tab; YAML is indented with spaces", at)
+				return fmt.Errorf("line %d begins with a tab; indent YAML with spaces", at)
 			}
 		}
 	}
 	if bytes.Contains(d.text, []byte("{{")) {
-		rest += "; it looks like a template, so render it first, as helm template does"
+		rest += "; it looks like a template; render it first, for example with helm template"
 	}
 	return fmt.Errorf("this is not YAML (near line %d): %s", line, rest)
 }
@@ -131,7 +131,7 @@ func wrongType(err error, pod any, where []string) error {
 	case reflect.Struct, reflect.Map:
 		wanted = "a mapping"
 	}
-	return fmt.Errorf("%s is %s, but has to be %s%s", at, is, wanted, remedy)
+	return fmt.Errorf("%s is %s, but must be %s%s", at, is, wanted, remedy)
 }
 
 // wrongQuantity finds the first quantity that is none. What the decoder says of it names

@@ -31,11 +31,11 @@ const maxTries = 16
 func (s *Set) Pod(ctx context.Context, name string, pod *corev1.Pod, c inject.Config) inject.Result {
 	r := s.Get(name)
 	if r == nil {
-		return alone(Unknown, finding.RuleUnknown, "the webhook has no rule %s, or does not know it yet, so it left this pod alone; a minute after the rule was made, create the pod again", name)
+		return alone(Unknown, finding.RuleUnknown, "the webhook has no rule %s, or does not know it yet, so this pod is left unchanged; create the pod again one minute after you create the rule", name)
 	}
 	if status, ok := inject.Injected(pod); ok {
 		if status.Rule != nil && status.Rule.Name != name {
-			return alone(Overlaps, finding.RulesOverlap, "rule %s selects this pod too, but rule %s, which comes first, has decided", name, status.Rule.Name)
+			return alone(Overlaps, finding.RulesOverlap, "rule %s selects this pod too, but the earlier rule %s has injected it", name, status.Rule.Name)
 		}
 		// The webhook for annotated pods comes last, and restores what others have dropped.
 		return inject.Result{LeftAlone: inject.Already}
@@ -59,7 +59,7 @@ func Soften(name string, refusal inject.Result) inject.Result {
 }
 
 func (r *Rule) misfit(pod *corev1.Pod, refusal inject.Result) inject.Result {
-	outcome := "it gets no sidecar by it"
+	outcome := "the pod does not get the sidecar from it"
 	if inject.Asks(pod.Annotations) {
 		outcome = "only its own annotations count"
 	}

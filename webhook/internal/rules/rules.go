@@ -121,7 +121,7 @@ func Parse(ctx context.Context, text []byte, c inject.Config) (*Set, []finding.F
 		return s, findings
 	}
 	if n := len(top.Rules); n > MaxRules {
-		find(finding.TooManyRules, "rules: there are %d, more than %d; let one rule select more pods, with matchExpressions", n, MaxRules)
+		find(finding.TooManyRules, "rules: there are %d, but only %d are allowed; let one rule select more pods, with matchExpressions", n, MaxRules)
 		return s, findings
 	}
 	seen := map[string]string{}
@@ -139,9 +139,9 @@ func Parse(ctx context.Context, text []byte, c inject.Config) (*Set, []finding.F
 		s.Rules = append(s.Rules, r)
 		switch wrong := validation.IsDNS1123Label(r.Name); {
 		case len(wrong) > 0:
-			find(finding.RuleNameInvalid, "%s: the name %q is not a DNS label: write lower-case letters, digits and hyphens, at most 63, such as tomcat", where, r.Name)
+			find(finding.RuleNameInvalid, "%s: the name %q is not a DNS label: use at most 63 lower-case letters, digits and hyphens, such as tomcat", where, r.Name)
 		case s.byName[r.Name] != nil:
-			find(finding.RuleNameInvalid, "%s: another rule has this name; give each its own", where)
+			find(finding.RuleNameInvalid, "%s: another rule has this name; give each rule a unique name", where)
 		default:
 			s.byName[r.Name] = r
 		}
@@ -162,14 +162,14 @@ func Parse(ctx context.Context, text []byte, c inject.Config) (*Set, []finding.F
 			*sel.to = selector
 		}
 		if r.namespaces.Empty() && r.pods.Empty() {
-			find(finding.RuleSelectsEveryPod, "%s: both selectors are empty, so it would select every pod of the cluster; write a namespaceSelector or a podSelector", where)
+			find(finding.RuleSelectsEveryPod, "%s: both selectors are empty, so the rule would select every pod of the cluster; add a namespaceSelector or a podSelector", where)
 		}
 		findings = append(findings, r.check(ctx, where, c)...)
 		// A rule with files and one of defaults with the same selectors do not compete: the latter
 		// does not select a pod that does not ask. Otherwise the first one decides.
 		key := fmt.Sprint(r.namespaces, "\x00", r.pods)
 		if first, ok := seen[key]; ok {
-			find(finding.RuleShadowed, "%s: rule %s, which comes first, has the same selectors, so this one is only tried where that does not fit; join the two", where, first)
+			find(finding.RuleShadowed, "%s: the earlier rule %s has the same selectors, so this one applies only to pods that the other does not fit; merge the two", where, first)
 		} else if r.Files() {
 			seen[key] = r.Name
 		}
@@ -183,7 +183,7 @@ func strict(text []byte, into any) error {
 	d.DisallowUnknownFields()
 	err := d.Decode(into)
 	if _, more := d.Token(); err == nil && !errors.Is(more, io.EOF) {
-		return errors.New("something follows it")
+		return errors.New("unexpected content after it")
 	}
 	return err
 }
@@ -232,7 +232,7 @@ func marked(v string) string {
 // a plain pod that has each container the rule names.
 func (r *Rule) check(ctx context.Context, where finding.Words, c inject.Config) (findings []finding.Finding) {
 	if len(r.Annotations) == 0 {
-		return []finding.Finding{finding.New(finding.RuleAnnotationInvalid, "%s: it has no annotations; write files and what else a pod could have, without the domain", where)}
+		return []finding.Finding{finding.New(finding.RuleAnnotationInvalid, "%s: it has no annotations; add files, and other annotations of pods, without the prefix log-bridge.dev/", where)}
 	}
 	pod := &corev1.Pod{}
 	pod.Annotations = map[string]string{}
@@ -244,7 +244,7 @@ func (r *Rule) check(ctx context.Context, where finding.Words, c inject.Config) 
 			findings = append(findings, finding.New(finding.RuleAnnotationInvalid, "%s: annotations: %s is for pods, not for rules; remove it", where, key))
 			continue
 		case strings.Contains(key, "/"):
-			findings = append(findings, finding.New(finding.RuleAnnotationInvalid, "%s: annotations: write %q without the domain, such as files", where, key))
+			findings = append(findings, finding.New(finding.RuleAnnotationInvalid, "%s: annotations: write %q without its prefix, such as files", where, key))
 			continue
 		}
 		pod.Annotations[contract.Prefix+key] = string(v)

@@ -83,7 +83,7 @@ func (s *Store) read(ctx context.Context) {
 	}
 	if err.Error() != s.failed {
 		s.failed = err.Error()
-		s.log.Error("rules cannot be read; those of before stay", "file", s.file, "rules", len(s.Set().Rules), "error", s.failed)
+		s.log.Error("rules cannot be read; the previous rules stay in force", "file", s.file, "rules", len(s.Set().Rules), "error", s.failed)
 	}
 }
 

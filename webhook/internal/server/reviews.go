@@ -90,7 +90,7 @@ func (s *Reviews) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	size := r.ContentLength
 	if size > MaxBody {
-		s.turnAway(w, large, http.StatusRequestEntityTooLarge, "this review has %d bytes, more than the %d that are read", size, int64(MaxBody))
+		s.turnAway(w, large, http.StatusRequestEntityTooLarge, "this review has %d bytes, more than the limit of %d", size, int64(MaxBody))
 		return
 	}
 	if size < 0 {
@@ -100,7 +100,7 @@ func (s *Reviews) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Half of the time is left to read and to decide.
 	if !s.enter(ctx, weight, s.timeout/2) {
 		w.Header().Set("Retry-After", "1")
-		s.turnAway(w, busy, http.StatusTooManyRequests, "too many reviews at once; if this happens without an attack, raise webhook.replicas or webhook.resources.limits.memory")
+		s.turnAway(w, busy, http.StatusTooManyRequests, "too many reviews at once; unless this is an attack, raise webhook.replicas or webhook.resources.limits.memory")
 		return
 	}
 	defer s.leave(weight)
@@ -115,10 +115,10 @@ func (s *Reviews) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.proceed(k)
 	switch {
 	case err != nil:
-		s.turnAway(w, slow, http.StatusRequestTimeout, "the body of this review did not come in time: %v", err)
+		s.turnAway(w, slow, http.StatusRequestTimeout, "the body of this review did not arrive in time: %v", err)
 		return
 	case len(body) > MaxBody:
-		s.turnAway(w, large, http.StatusRequestEntityTooLarge, "this review has more than the %d bytes that are read", int64(MaxBody))
+		s.turnAway(w, large, http.StatusRequestEntityTooLarge, "this review has more bytes than the limit of %d", int64(MaxBody))
 		return
 	}
 	r = r.WithContext(ctx)

@@ -48,7 +48,7 @@ func Probe(ctx context.Context, config *rest.Config, namespace, image string, pa
 	}
 	pod, err := runtime.DefaultUnstructuredConverter.ToUnstructured(annotatedPod(image))
 	if err != nil {
-		return NotTried, nil, fmt.Errorf("make the probe: %w", err)
+		return NotTried, nil, fmt.Errorf("create the probe: %w", err)
 	}
 	end := time.Now().Add(patience)
 	for {
@@ -72,16 +72,16 @@ func dryRun(ctx context.Context, api dynamic.Interface, namespace string, pod *u
 	}
 	switch {
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), cannotCreate):
-		return NotTried, one(finding.NotPermitted, "whether an annotated pod gets the sidecar is not known, since that takes a dry run of creating one: %v", err), nil
+		return NotTried, one(finding.NotPermitted, "cannot check whether an annotated pod gets the sidecar: you may not create pods, which the dry run needs: %v", err), nil
 	case err != nil && strings.Contains(err.Error(), notSidecar):
 		// Validation, since the probe's sidecar has a lifecycle.
 		return Fails, one(finding.RestartPolicyDropped, dropped+"%v", err), nil
 	case err != nil && (strings.Contains(err.Error(), ours) || strings.Contains(err.Error(), "was admitted without the sidecar")):
 		// The API server names the webhook that it could not call, our policy the pod that
 		// nobody injected.
-		return Fails, one(finding.NotInjected, "an annotated pod is not created: %v", err), nil
+		return Fails, one(finding.NotInjected, "an annotated pod cannot be created: %v", err), nil
 	case apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
-		return NotTried, one(finding.ProbeRefused, "whether an annotated pod gets the sidecar is not known, since somebody else refuses the probe: %v", err), nil
+		return NotTried, one(finding.ProbeRefused, "cannot check whether an annotated pod gets the sidecar: a quota, a policy or another webhook refuses the probe: %v", err), nil
 	case err != nil:
 		return NotTried, nil, fmt.Errorf("probe in namespace %s: %w", namespace, err)
 	}
@@ -91,10 +91,10 @@ func dryRun(ctx context.Context, api dynamic.Interface, namespace string, pod *u
 	}
 	sidecar := inject.Sidecar(&got)
 	if sidecar == nil {
-		return Fails, one(finding.NotInjected, "an annotated pod comes back without the sidecar: the API server got no answer from a webhook, or did not ask one"), nil
+		return Fails, one(finding.NotInjected, "an annotated pod does not get the sidecar: no log-bridge webhook answered, or the API server did not call one"), nil
 	}
 	if !inject.StaysUp(sidecar) {
-		return Fails, one(finding.RestartPolicyDropped, dropped+"an annotated pod comes back with an ordinary init container %s", contract.Container), nil
+		return Fails, one(finding.RestartPolicyDropped, dropped+"an annotated pod gets %s as an ordinary init container", contract.Container), nil
 	}
 	return Injects, nil, nil
 }
@@ -103,7 +103,7 @@ func dryRun(ctx context.Context, api dynamic.Interface, namespace string, pod *u
 // no sidecar.
 const notSidecar = "without restartPolicy=Always"
 
-const dropped = "another admission webhook drops restartPolicy from the sidecar after log-bridge's last call, so annotated pods are refused or wait for ever; update that webhook, or set its reinvocationPolicy to Never: "
+const dropped = "another admission webhook drops restartPolicy from the sidecar after log-bridge's last call, so annotated pods are refused or never start; update that webhook, or set its reinvocationPolicy to Never: "
 
 // annotatedPod is one that no Pod Security level refuses, and no quota that has
 // a little left.
@@ -149,5 +149,5 @@ func (s *survey) tryWebhook(ctx context.Context, at []string) {
 		}
 		return
 	}
-	s.find(s.Namespace, "probe", finding.New(finding.NamespaceExcluded, "whether an annotated pod gets the sidecar was not tried, since log-bridge leaves %s alone; name another namespace with -n", finding.Words(strings.Join(candidates, " and "))))
+	s.find(s.Namespace, "probe", finding.New(finding.NamespaceExcluded, "the webhook was not tried because log-bridge excludes %s; name another namespace with -n", finding.Words(strings.Join(candidates, " and "))))
 }

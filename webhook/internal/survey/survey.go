@@ -281,17 +281,17 @@ func (s *survey) pod(ctx context.Context, pod *corev1.Pod, leftOut bool) {
 		if result.LeftAlone != inject.NotAsked {
 			s.Bare++
 		}
-		findings = append(findings, finding.New(finding.SidecarRemoved, "the pod was given the sidecar, but it is gone: kubectl logs does not show its files, and where they are mounted the application finds empty directories; another webhook, or a copy without init containers, left the container %s out", contract.Container))
+		findings = append(findings, finding.New(finding.SidecarRemoved, "the sidecar of the pod was removed, so kubectl logs does not show its files, and the application finds empty directories where they are mounted; keep the init container %s, which another webhook, or whoever copied the pod, removed", contract.Container))
 	case result.LeftAlone != "":
 	case len(result.Mistakes()) > 0:
 		// To make it anew is no remedy: it would be refused.
 		s.Bare++
 	case leftOut:
 		s.Bare++
-		findings = append(findings, finding.New(finding.NamespaceExcluded, "the pod has %s, but log-bridge leaves namespace %s alone", contract.Prefix+contract.KeyFiles, pod.Namespace))
+		findings = append(findings, finding.New(finding.NamespaceExcluded, "the pod has %s, but log-bridge excludes namespace %s; include the namespace, or remove the annotation", contract.Prefix+contract.KeyFiles, pod.Namespace))
 	default:
 		s.Bare++
-		findings = append(findings, finding.New(finding.PodWithoutSidecar, "the pod was made %s without the sidecar, so kubectl logs does not show its files; delete it, so that its controller creates it again", pod.CreationTimestamp.UTC().Format(time.RFC3339)))
+		findings = append(findings, finding.New(finding.PodWithoutSidecar, "the pod was created at %s without the sidecar, so kubectl logs does not show its files; delete it, so that its controller creates it again", pod.CreationTimestamp.UTC().Format(time.RFC3339)))
 	}
 	if len(findings) == 0 {
 		return
@@ -315,7 +315,7 @@ func (s *survey) pod(ctx context.Context, pod *corev1.Pod, leftOut bool) {
 // ordinary finds a sidecar that is an ordinary init container.
 func ordinary(pod *corev1.Pod) []finding.Finding {
 	if c := inject.Sidecar(pod); c != nil && !inject.StaysUp(c) {
-		return []finding.Finding{finding.New(finding.SidecarIsOrdinary, "container %s is an ordinary init container, for whose end the application waits for ever, since another admission webhook dropped its restartPolicy; update that webhook, then delete the pod", c.Name)}
+		return []finding.Finding{finding.New(finding.SidecarIsOrdinary, "container %s is an ordinary init container, so the application waits for it forever, because another admission webhook dropped its restartPolicy; update that webhook, then delete the pod", c.Name)}
 	}
 	return nil
 }
@@ -352,7 +352,7 @@ func (s *survey) leftOut(ctx context.Context, name string) bool {
 	s.left[name] = false
 	object, err := s.api.Resource(namespaces).Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
-		s.forbidden(fmt.Errorf("read namespace %s: %w", name, err), "", "Namespace/"+name, "whether log-bridge leaves the namespace out is not known")
+		s.forbidden(fmt.Errorf("read namespace %s: %w", name, err), "", "Namespace/"+name, "cannot check whether log-bridge excludes the namespace")
 		return false
 	}
 	s.left[name] = !slices.ContainsFunc(s.selectors, func(selector labels.Selector) bool { return selector.Matches(labels.Set(object.GetLabels())) })

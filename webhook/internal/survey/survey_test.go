@@ -214,7 +214,7 @@ func TestFindings(t *testing.T) {
 			change: func(c *cluster) {
 				c.lists[podsOfShop] = []string{mounting(pod("web", annotated+`,"log-bridge.dev/status":"{}"`, ""), "app/app/app.log"), mounting(pod("declined", annotated+`,"log-bridge.dev/inject":"false"`, ""), "app/app/app.log")}
 			},
-			want: []string{"Pod/web LB0720", "Pod/declined LB0720"}, text: "the pod was given the sidecar, but it is gone",
+			want: []string{"Pod/web LB0720", "Pod/declined LB0720"}, text: "the sidecar of the pod was removed",
 		},
 		"a copy of a pod, without annotations and init containers": {
 			change: func(c *cluster) {
@@ -283,7 +283,7 @@ func TestFindings(t *testing.T) {
 				c.lists[confs] = append(c.lists[confs], second)
 			},
 			want: []string{"MutatingWebhookConfigurations LB0821"},
-			text: "log-bridge is installed 2 times: MutatingWebhookConfiguration another-log-bridge of release another in namespace logging, version 0.2.0; MutatingWebhookConfiguration log-bridge in namespace logging; where they serve the same namespace, another-log-bridge injects",
+			text: "log-bridge is installed 2 times: MutatingWebhookConfiguration another-log-bridge of release another in namespace logging, version 0.2.0; MutatingWebhookConfiguration log-bridge in namespace logging; in a namespace that several of them serve, another-log-bridge injects",
 		},
 		"a webhook that drops restartPolicy, so that the API server refuses": {
 			change: func(c *cluster) {
@@ -321,7 +321,7 @@ func TestFindings(t *testing.T) {
 		},
 		"no webhook pod": {
 			change: func(c *cluster) { c.lists["/api/v1/namespaces/logging/pods"] = []string{empty} },
-			want:   []string{"Service/log-bridge-webhook LB0805"}, text: "see to the Deployment's replicas",
+			want:   []string{"Service/log-bridge-webhook LB0805"}, text: "check the replicas of the Deployment",
 		},
 		"a webhook pod that cannot start": {
 			change: func(c *cluster) {
@@ -425,12 +425,12 @@ func TestJudge(t *testing.T) {
 		host  string
 		want  string
 	}{
-		"good":                     {ca, key, 30 * 24 * time.Hour, []*x509.Certificate{other, ca}, "hook.logging.svc", ""},
-		"another authority":        {ca, key, 30 * 24 * time.Hour, []*x509.Certificate{other}, "hook.logging.svc", "LB0803: unknown authority"},
-		"another name":             {ca, key, 30 * 24 * time.Hour, []*x509.Certificate{ca}, "other.logging.svc", "LB0803: not other.logging.svc"},
-		"ended":                    {ca, key, -time.Minute, []*x509.Certificate{ca}, "hook.logging.svc", "LB0803: has expired"},
-		"ends soon":                {ca, key, 6 * 24 * time.Hour, []*x509.Certificate{ca}, "hook.logging.svc", "LB0804: ends "},
-		"an authority's end comes": {short, shortKey, 30 * 24 * time.Hour, []*x509.Certificate{short}, "hook.logging.svc", "LB0804: ends "},
+		"good":              {ca, key, 30 * 24 * time.Hour, []*x509.Certificate{other, ca}, "hook.logging.svc", ""},
+		"another CA":        {ca, key, 30 * 24 * time.Hour, []*x509.Certificate{other}, "hook.logging.svc", "LB0803: unknown authority"},
+		"another name":      {ca, key, 30 * 24 * time.Hour, []*x509.Certificate{ca}, "other.logging.svc", "LB0803: not other.logging.svc"},
+		"ended":             {ca, key, -time.Minute, []*x509.Certificate{ca}, "hook.logging.svc", "LB0803: has expired"},
+		"ends soon":         {ca, key, 6 * 24 * time.Hour, []*x509.Certificate{ca}, "hook.logging.svc", "LB0804: expires at "},
+		"a CA that expires": {short, shortKey, 30 * 24 * time.Hour, []*x509.Certificate{short}, "hook.logging.svc", "LB0804: expires at "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			leaf, _ := certificate(t, test.by, test.key, now.Add(test.life))

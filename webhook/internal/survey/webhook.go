@@ -59,7 +59,7 @@ func (s *survey) webhooks(ctx context.Context) (at []string) {
 		name := "MutatingWebhookConfiguration/" + conf.Name
 		roots := certificates(hook.ClientConfig.CABundle)
 		if len(roots) == 0 {
-			s.find("", name, finding.New(finding.NoCABundle, "its caBundle holds no certificate, so the API server trusts no webhook pod"))
+			s.find("", name, finding.New(finding.NoCABundle, "its caBundle contains no certificate, so the API server trusts no webhook pod"))
 		}
 		if service := hook.ClientConfig.Service; service != nil {
 			at = append(at, service.Namespace)
@@ -67,10 +67,10 @@ func (s *survey) webhooks(ctx context.Context) (at []string) {
 		}
 		return nil
 	})
-	s.forbidden(err, "", "MutatingWebhookConfigurations", "whether log-bridge is installed is not known")
+	s.forbidden(err, "", "MutatingWebhookConfigurations", "cannot check whether log-bridge is installed")
 	s.several(found)
 	if err == nil && len(found) == 0 {
-		s.find("", "MutatingWebhookConfigurations", finding.New(finding.NotInstalled, "none of them is log-bridge's, so no pod gets the sidecar; install the chart"))
+		s.find("", "MutatingWebhookConfigurations", finding.New(finding.NotInstalled, "log-bridge has none, so no pod gets the sidecar; install the chart"))
 	}
 	return at
 }
@@ -104,7 +104,7 @@ func (s *survey) several(found []release) {
 		words = append(words, r.words)
 	}
 	s.find("", "MutatingWebhookConfigurations", finding.New(finding.SeveralReleases,
-		"log-bridge is installed %d times: %s; where they serve the same namespace, %s injects and the others leave its pods alone; uninstall all but one, or give each its own namespaces with webhook.excludedNamespaces",
+		"log-bridge is installed %d times: %s; in a namespace that several of them serve, %s injects and the others leave its pods unchanged; uninstall all but one, or give each its own namespaces with webhook.excludedNamespaces",
 		len(found), finding.Words(strings.Join(words, "; ")), finding.Words(found[0].configuration)))
 }
 
@@ -127,11 +127,11 @@ func (s *survey) serving(ctx context.Context, namespace, service string, roots [
 	name := "Service/" + service
 	object, err := s.api.Resource(services).Namespace(namespace).Get(ctx, service, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		s.find(namespace, name, finding.New(finding.NoWebhookReady, "the Service does not exist, so no webhook pod is called; install the chart again"))
+		s.find(namespace, name, finding.New(finding.NoWebhookReady, "the Service does not exist, so no webhook pod is called; reinstall the chart"))
 		return
 	}
 	if err != nil {
-		s.forbidden(fmt.Errorf("read Service %s: %w", service, err), namespace, name, "whether a webhook pod is ready is not known")
+		s.forbidden(fmt.Errorf("read Service %s: %w", service, err), namespace, name, "cannot check whether a webhook pod is ready")
 		return
 	}
 	selector, _, _ := unstructured.NestedStringMap(object.Object, "spec", "selector")
@@ -155,12 +155,12 @@ func (s *survey) serving(ctx context.Context, namespace, service string, roots [
 		}
 		return nil
 	})
-	s.forbidden(err, namespace, name, "whether a webhook pod is ready is not known")
+	s.forbidden(err, namespace, name, "cannot check whether a webhook pod is ready")
 	s.Objects = append(s.Objects, unready...)
 	if err == nil && ready == 0 {
-		words := finding.Words("no webhook pod is ready, so annotated pods start without the sidecar or not at all, as failurePolicy says")
+		words := finding.Words("no webhook pod is ready, so annotated pods start without the sidecar or not at all, depending on failurePolicy")
 		if len(unready) == 0 {
-			words = "there is no webhook pod at all, so annotated pods start without the sidecar or not at all, as failurePolicy says; see to the Deployment's replicas"
+			words = "there is no webhook pod, so annotated pods start without the sidecar or not at all, depending on failurePolicy; check the replicas of the Deployment"
 		}
 		s.find(namespace, name, finding.New(finding.NoWebhookReady, "%s", words))
 	}
@@ -228,11 +228,11 @@ func (s *survey) certificate(ctx context.Context, pod *corev1.Pod, dnsName strin
 			answer.Body.Close()
 		} else if len(shown) == 0 {
 			// Otherwise it wants a client certificate, which only API servers have.
-			return fmt.Errorf("the certificate of pod %s: %w", pod.Name, err)
+			return fmt.Errorf("certificate of pod %s: %w", pod.Name, err)
 		}
 		return nil
 	})
-	s.forbidden(err, pod.Namespace, "Pod/"+pod.Name, "whether the API server accepts its certificate is not known")
+	s.forbidden(err, pod.Namespace, "Pod/"+pod.Name, "cannot check whether the API server accepts its certificate")
 	if err == nil {
 		s.find(pod.Namespace, "Pod/"+pod.Name, judge(shown, roots, dnsName, time.Now())...)
 	}
@@ -249,10 +249,10 @@ func judge(shown, roots []*x509.Certificate, dnsName string, now time.Time) []fi
 	}
 	chains, err := shown[0].Verify(x509.VerifyOptions{Roots: pool, Intermediates: between, DNSName: dnsName, CurrentTime: now})
 	if err != nil {
-		return []finding.Finding{finding.New(finding.CertificateRejected, "the API server does not accept its certificate, since it does not pass the caBundle: %v", err)}
+		return []finding.Finding{finding.New(finding.CertificateRejected, "the API server does not accept its certificate, which the caBundle does not verify: %v", err)}
 	}
 	if end := lasts(chains); end.Sub(now) < soon {
-		return []finding.Finding{finding.New(finding.CertificateExpiring, "its certificate, or the authority that signed it, ends %s", end.UTC().Format(time.RFC3339))}
+		return []finding.Finding{finding.New(finding.CertificateExpiring, "its certificate, or the CA that signed it, expires at %s; renew it", end.UTC().Format(time.RFC3339))}
 	}
 	return nil
 }
