@@ -142,7 +142,7 @@ type certificates interface {
 }
 
 // serve answers the API server until ctx is done, and for a while longer: endpoints
-// are taken out of service some seconds after a pod is told to end, and requests
+// are taken out of service some seconds after a pod is asked to terminate, and requests
 // arrive until then.
 func serve(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	var o options
@@ -280,7 +280,7 @@ func (o *options) room() int64 {
 	return min(o.memory.Value()/16, 64<<20)
 }
 
-// tls is how the webhook shows who it is, and asks who calls, if it is told to.
+// tls is how the webhook identifies itself and, if so configured, its callers.
 func (o *options) tls(certificates certificates) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificates.GetCertificate}
 	if o.clientCA == "" {

@@ -117,7 +117,7 @@ type object struct {
 	err     error
 }
 
-// UnmarshalJSON decodes the pod if it is within the bounds. What is no pod is no error
+// UnmarshalJSON decodes the pod if it is within the bounds. Text that is not a pod is not an error
 // before it is known that it should be one.
 func (o *object) UnmarshalJSON(text []byte) error {
 	o.pod, o.tooMuch, o.err = inject.Decode(text)

@@ -15,7 +15,7 @@ import (
 
 const (
 	// authorityName is the common name of every authority; by it those of other
-	// replicas are told from foreign ones in a caBundle.
+	// replicas are distinguished from foreign ones in a caBundle.
 	authorityName = "log-bridge webhook CA"
 	// authorityLife and certificateLife run from the making to the end.
 	authorityLife   = 365 * 24 * time.Hour

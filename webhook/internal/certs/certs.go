@@ -18,7 +18,7 @@
 // anywhere. An authority that has used up two thirds of its life gets a successor
 // in front of it. Old ones stay in the Secret and in the caBundle, where an expired
 // one does no harm, until newer ones push them out: dropping them by the clock
-// would let a replica whose clock is wrong take away what the others serve with.
+// would let a replica whose clock is wrong remove what the others serve with.
 // What the Secret has no longer leaves the caBundle a minute later, and so does a certificate
 // that merely has the name of our authorities.
 //
@@ -59,7 +59,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// How often the Secret and the configuration are looked at.
+// How often the Secret and the configuration are read.
 const (
 	interval = 15 * time.Second
 	// hurry is the interval while Ready is not nil.
@@ -168,8 +168,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	return nil
 }
 
-// GetCertificate is for tls.Config. A certificate that the clock has left behind is
-// signed anew here, so that a jump of the clock needs no round.
+// GetCertificate is for tls.Config. A certificate that has expired by now is
+// signed again here, so that a jump of the clock needs no round.
 func (m *Manager) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -197,7 +197,7 @@ func (m *Manager) Ready() error {
 	return nil
 }
 
-// because puts the last trouble, if there was one, behind a sentence.
+// because appends the last trouble, if there was one, to a message.
 func (m *Manager) because(format string, args ...any) error {
 	err := fmt.Errorf(format, args...)
 	if m.trouble != nil {
@@ -206,7 +206,7 @@ func (m *Manager) because(format string, args ...any) error {
 	return err
 }
 
-// current is the certificate to serve, signed anew if it is time. The caller
+// current is the certificate to serve, signed again if it is time. The caller
 // holds the lock.
 func (m *Manager) current() (*certificate, error) {
 	now := m.Now()

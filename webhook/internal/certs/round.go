@@ -27,7 +27,7 @@ const (
 )
 
 // RevokeAnnotation on the Secret, with whatever value, asks for new authorities in place
-// of all that are there. A replica takes it away when it has done so.
+// of all that are there. A replica removes it when it has done so.
 const RevokeAnnotation = "log-bridge.dev/revoke"
 
 // How many authorities are kept. A year makes one; more come only from clocks

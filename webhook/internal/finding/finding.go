@@ -44,9 +44,9 @@ type Code string
 type Row struct {
 	Code     Code
 	Severity Severity
-	// Title is what is the matter, in a few words.
+	// Title is the problem in a few words.
 	Title string
-	// Remedy is what to do.
+	// Remedy is the fix.
 	Remedy string
 }
 

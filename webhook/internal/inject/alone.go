@@ -9,7 +9,7 @@ import (
 	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
-// leaveAlone says why the pod is none of our business; empty if it is. The order matters: a pod
+// leaveAlone says why log-bridge leaves the pod unchanged; empty if it may inject it. The order matters: a pod
 // that did not ask must not be refused for anything else.
 func leaveAlone(ctx context.Context, in *corev1.Pod) (reason Reason, found finding.List) {
 	asked := Asks(in.Annotations)

@@ -50,7 +50,7 @@ const (
 )
 
 // Decode reads a pod from JSON. One that exceeds the bounds is not decoded, but decided
-// about. The error is for what is no pod.
+// about. The error is for text that is not a pod.
 func Decode(text []byte) (*corev1.Pod, *Result, error) {
 	if r := measure(text); r != nil {
 		return nil, r, nil
@@ -233,7 +233,7 @@ func unescaped(s []byte) []byte {
 }
 
 // comparable says whether the text of a quantity, if it is one, can be decoded and compared
-// in no time.
+// quickly.
 func comparable(text string) bool {
 	if len(text) > maxQuantity {
 		return false
@@ -256,7 +256,7 @@ func bounded(q resource.Quantity) bool {
 	return math.Abs(f) < 1e30 && (f != 0 || q.Sign() == 0)
 }
 
-// checkBounds refuses what the API server has not looked at yet, and refuses later: names of
+// checkBounds refuses what the API server has not validated yet, but would refuse later: names of
 // any length, which would be repeated for each entry, and quantities of any size.
 func checkBounds(p *pod) (found finding.List) {
 	total := 0

@@ -74,7 +74,7 @@ func (e *environment) express(p *pod, s source, expr string) (string, error) {
 		for i, at := range indices {
 			vars[i] = *s.Env[at].DeepCopy()
 			e.size += vars[i].Size()
-			// Without a name the reference means the container it stands in.
+			// Without a name the reference means its own container.
 			if from := vars[i].ValueFrom; from != nil && from.ResourceFieldRef != nil && from.ResourceFieldRef.ContainerName == "" {
 				from.ResourceFieldRef.ContainerName = s.Name
 			}
@@ -230,7 +230,7 @@ func rename(text string, names map[string]bool, suffix string) string {
 // expand replaces each $(NAME) of a text and keeps the rest, $$ included.
 func expand(text string, with func(string) string) string {
 	var b strings.Builder
-	// Behind the last parenthesis there is no end to search for.
+	// After the last parenthesis there is no end to search for.
 	last := strings.LastIndexByte(text, ')')
 	for at := 0; ; {
 		i := strings.IndexByte(text[at:], '$')

@@ -18,19 +18,19 @@ import (
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 )
 
-var update = flag.Bool("update", false, "write what is seen into testdata")
+var update = flag.Bool("update", false, "write the results into testdata")
 
 func config() inject.Config {
 	return inject.Config{Version: "1.2.3", Image: "ghcr.io/log-bridge/log-bridge:1.2.3", Resources: inject.DefaultResources()}
 }
 
-// TestGolden runs one story a file: the pod that comes in, and the pod that leaves
+// TestGolden runs one example per file: the pod that comes in, and the pod that leaves
 // (out.yaml) or the messages (said). Each pod that leaves goes through a second
 // time, which must change nothing.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no stories in testdata: %v", err)
+		t.Fatalf("no examples in testdata: %v", err)
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {

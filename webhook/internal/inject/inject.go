@@ -5,7 +5,7 @@
 // bounded: bounds.go says by how much.
 //
 // In: a pod as the API server or a manifest holds it, and the administrator's
-// Config. Out: a Result, which tells either why the pod is left alone, or what the
+// Config. Out: a Result, which has either the reason why the pod is left unchanged, or what the
 // user got wrong, or the way each entry is shared together with operations that
 // only add. The package is pure: it calls nothing, logs nothing and keeps
 // nothing; the same pod gives the same Result.
@@ -45,7 +45,7 @@ type Config struct {
 	// SeedLimit is how many bytes a seeding container copies at most; zero is the
 	// sidecar program's own limit.
 	SeedLimit resource.Quantity
-	// Stats is how often the sidecar tells what it delivered; 0 is never.
+	// Stats is how often the sidecar reports what it delivered; 0 is never.
 	Stats time.Duration
 }
 
@@ -53,7 +53,7 @@ type Config struct {
 type Resources struct {
 	CPURequest, CPULimit, MemoryRequest, MemoryLimit resource.Quantity
 	// EphemeralRequest and EphemeralLimit are of ephemeral storage. The limit is used only
-	// in a pod of which a container has one.
+	// in a pod where a container has one.
 	EphemeralRequest, EphemeralLimit resource.Quantity
 }
 
@@ -91,7 +91,7 @@ const (
 	ByFile Way = "file"
 )
 
-// Share is one entry and the way it is shared. Its JSON form stands in the status
+// Share is one entry and the way it is shared. Its JSON form is in the status
 // annotation.
 type Share struct {
 	// Entry is CONTAINER:PATTERN, the container filled in.

@@ -11,7 +11,7 @@ import (
 	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
-// leftovers are the parts of an earlier injection in a pod of which the sidecar is gone, as
+// leftovers are the parts of an earlier injection in a pod whose sidecar is gone, as
 // in a copy without its init containers.
 type leftovers struct {
 	volume *corev1.Volume

@@ -86,7 +86,7 @@ func partOperations(in *corev1.Pod, set settings, plan plan, left leftovers, add
 	return ops
 }
 
-// appended adds to a list of which the pod has some items, or makes it.
+// appended adds items to a list, which it creates if the pod has none.
 func appended[T any](path string, have int, items []T) []jsonpatch.Operation {
 	if have == 0 && len(items) > 0 {
 		return []jsonpatch.Operation{add(path, items)}
@@ -102,7 +102,7 @@ func add(path string, value any) jsonpatch.Operation {
 	return jsonpatch.NewOperation("add", path, value)
 }
 
-// escapes are those of a JSON pointer. Making it anew for each part took a fifth of an admission.
+// escapes are those of a JSON pointer. Creating it for each part took a fifth of an admission.
 var escapes = strings.NewReplacer("~", "~0", "/", "~1")
 
 // pointer is a JSON pointer (RFC 6901).

@@ -87,7 +87,7 @@ func ourKeys(of *corev1.Pod) []string {
 }
 
 // volume finds a volume by name. One that is not there is a claim template of a
-// StatefulSet whose manifest is looked at before it has pods.
+// StatefulSet whose manifest is checked before it has pods.
 func (p *pod) volume(name string) *corev1.Volume {
 	if p.byVolume == nil {
 		p.byVolume = make(map[string]int, len(p.Spec.Volumes))

@@ -155,7 +155,7 @@ func checkOrder(in *corev1.Pod) (found finding.List) {
 // A webhook that answers with a pod which it decoded and encoded again loses each field
 // that is newer than its copy of the Kubernetes types. Two of ours are newer than the
 // containers themselves: restartPolicy of init containers (1.28), without which the
-// sidecar is an ordinary init container, for whose end the application waits for ever or
+// sidecar is an ordinary init container, which the application waits for forever, or
 // which the API server refuses for its lifecycle; and seccompProfile (1.19), which Pod
 // Security restricted asks for.
 //

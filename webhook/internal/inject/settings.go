@@ -52,7 +52,7 @@ func checkUnasked(ctx context.Context, in *corev1.Pod) (found finding.List) {
 }
 
 // lookup finds the row of a key. Finding the nearest one takes a while, which is spent only
-// on sentences that are told: not in a hurry.
+// on messages that are shown: not in a hurry.
 func lookup(key string, hurry bool) (contract.Annotation, error) {
 	if hurry && !slices.ContainsFunc(contract.Annotations, func(a contract.Annotation) bool { return a.Name() == key }) {
 		return contract.Annotation{}, errors.New(key)
@@ -163,7 +163,7 @@ func (s *settings) read(row contract.Annotation, value string) (finding.Code, er
 			s.runAsGroup = &id
 		}
 	case contract.Status:
-		// Ours, and written anew.
+		// Ours; it is overwritten.
 	}
 	return "", nil
 }

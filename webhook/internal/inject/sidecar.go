@@ -127,7 +127,7 @@ func sidecarRights(p *pod, set settings) (sc *corev1.SecurityContext, found find
 		// The annotation asks for it, and a container that is read is an exception already.
 		sc.RunAsNonRoot = &no
 	default:
-		// A container that is told to be root is an exception, which its author made. The
+		// A container that runs as root is an exception, which its author made. The
 		// sidecar does not become another one unasked.
 		sc.RunAsUser, sc.RunAsNonRoot = nil, &yes
 		if podUser != nil && *podUser == 0 {

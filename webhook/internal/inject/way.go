@@ -42,7 +42,7 @@ type router struct {
 	globs int
 }
 
-// findWays finds the way of each entry, looked at alone.
+// findWays finds the way of each entry, regardless of the others.
 func findWays(ctx context.Context, p *pod, set settings) ([]*wanted, finding.List) {
 	r := router{pod: p, set: set}
 	var all []*wanted
@@ -288,7 +288,7 @@ func inLogDirectory(dir string) bool {
 }
 
 // systemDirectory says whether a volume over dir would take the system's programs
-// or its configuration away, or copy them all. The last is the folder in which we
+// or its configuration away, or copy them all. The last is the directory in which we
 // keep what is being seeded.
 func systemDirectory(dir string) bool {
 	parts := strings.Split(strings.TrimPrefix(dir, "/"), "/")

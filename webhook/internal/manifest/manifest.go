@@ -96,7 +96,7 @@ func Read(text []byte) *Stream {
 
 // split cuts before each line that starts a YAML document. Three dashes at the start of
 // a line are nothing else, even in a block scalar. Directives (%YAML) stay with the
-// document behind them.
+// document after them.
 func split(text []byte) [][]byte {
 	var docs [][]byte
 	start, content := 0, false
@@ -291,7 +291,7 @@ func hasPod(v any) bool {
 	return false
 }
 
-// owner stands for the controller that will own several pods at a time.
+// owner represents the controller that will own several pods at a time.
 func owner(kind string, object map[string]any) []metav1.OwnerReference {
 	many := kind == "DaemonSet"
 	for _, field := range []string{"replicas", "parallelism"} {

@@ -19,7 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// readable refuses a document that two programs could read in two ways, or of which a part
+// readable refuses a document that two programs could read in two ways, or a part of which
 // would be passed over. The errors are sentences with lines of the whole stream.
 func (d *document) readable() error {
 	if !utf8.Valid(d.text) {

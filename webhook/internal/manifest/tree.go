@@ -192,7 +192,7 @@ func add(n *yaml3.Node, path []string, value *yaml3.Node) error {
 }
 
 // block gives a node in braces or brackets lines of its own: with an addition it would
-// be too long to be read. A comment behind the closing brace moves before its content.
+// be too long to be read. A comment after the closing brace moves before its content.
 func block(n *yaml3.Node) {
 	if n.Style&yaml3.FlowStyle == 0 {
 		return

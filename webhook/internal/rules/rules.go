@@ -33,7 +33,7 @@ import (
 )
 
 // MaxRules is how many rules there may be: each is a webhook of its own for the API server, and
-// all of them are one object, of which etcd stores 1.5 MiB.
+// all of them are one object, and etcd stores at most 1.5 MiB.
 const MaxRules = 200
 
 // Rule is one rule as it is written.

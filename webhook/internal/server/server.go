@@ -39,7 +39,7 @@ const (
 	// answerTimeout is how much longer an answer may take than the request. A write that runs
 	// out of time breaks the connection.
 	answerTimeout = 5 * time.Second
-	// farewell is how long the last requests may take once the server is told to end.
+	// farewell is how long the last requests may take once the server is stopping.
 	farewell = time.Minute
 )
 
@@ -147,7 +147,7 @@ type seldom struct {
 	told, skipped int
 }
 
-// aSecond is how many lines are told in a second.
+// aSecond is how many lines are logged per second.
 const aSecond = 10
 
 func (s *seldom) Write(line []byte) (int, error) {

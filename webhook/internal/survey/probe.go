@@ -25,7 +25,7 @@ type Outcome string
 
 // The outcomes.
 const (
-	// NotTried: it could not be sent, or nobody would have looked at it.
+	// NotTried: it could not be sent, or no webhook would have been called.
 	NotTried Outcome = "was not tried"
 	// Injects: the probe came back with the sidecar.
 	Injects Outcome = "injects"
@@ -39,7 +39,7 @@ const cannotCreate = "cannot create resource"
 
 // Probe asks the API server what it would make of an annotated pod, as a server-side dry
 // run: nothing is stored. It tries again until the pod comes back with the sidecar, or until
-// patience is over: an API server needs a moment to hear of a new webhook. No finding
+// patience is over: an API server needs a moment to learn about a new webhook. No finding
 // means that it did.
 func Probe(ctx context.Context, config *rest.Config, namespace, image string, patience time.Duration) (Outcome, []finding.Finding, error) {
 	api, err := dynamic.NewForConfig(Quiet(config))
@@ -129,7 +129,7 @@ func annotatedPod(image string) *corev1.Pod {
 	}
 }
 
-// tryWebhook probes a namespace that a webhook serves: the one that is looked at,
+// tryWebhook probes a namespace that a webhook serves: the one that is checked,
 // else one in which log-bridge is installed, else default.
 func (s *survey) tryWebhook(ctx context.Context, at []string) {
 	s.Outcome = NotTried

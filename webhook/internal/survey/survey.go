@@ -1,11 +1,11 @@
-// Package survey looks at a cluster with the rights of the person who asks: at
-// annotated pods and workloads, and at the webhook, its certificates and what it makes
-// of a pod.
+// Package survey checks a cluster with the permissions of the person who asks:
+// annotated pods and workloads, the webhook, its certificates, and whether it injects
+// a pod.
 //
 // In: the way to a cluster and a namespace, or all of them. Out: a Report of findings,
 // each with its number. Nothing in the cluster is changed: the one object that is
-// sent, the probe, is a dry run. What may not be looked at is a finding too; what
-// cannot be looked at for another reason is an error in the Report.
+// sent, the probe, is a dry run. A missing permission is a finding too; what
+// cannot be checked for another reason is an error in the Report.
 package survey
 
 import (
@@ -33,11 +33,11 @@ import (
 	"github.com/log-bridge/log-bridge/webhook/internal/manifest"
 )
 
-// Options say what to look at.
+// Options say what to check.
 type Options struct {
 	// Rest is the way to the cluster.
 	Rest *rest.Config
-	// Namespace to look at; empty is all.
+	// Namespace to check; empty is all.
 	Namespace string
 	// Inject is how the webhook would decide.
 	Inject inject.Config
@@ -53,7 +53,7 @@ type Report struct {
 	Injected, Bare int
 	// Outcome is that of the probe.
 	Outcome Outcome
-	// Errors are the parts that could not be looked at. Without them, the report is
+	// Errors are the parts that could not be checked. Without them, the report is
 	// whole, but for what the person may not see (LB0809).
 	Errors []error
 }
@@ -81,9 +81,9 @@ type survey struct {
 	api dynamic.Interface
 	// selectors are the namespaceSelectors of the webhooks that are registered.
 	selectors []labels.Selector
-	// left are the namespaces that were looked at, and whether they are left out.
+	// left are the namespaces that were checked, and whether they are excluded.
 	left map[string]bool
-	// groups finds the Object that stands for others of its owner.
+	// groups finds the Object that represents others of its owner.
 	groups map[string]int
 }
 
@@ -273,7 +273,7 @@ func (s *survey) pod(ctx context.Context, pod *corev1.Pod, leftOut bool) {
 	switch {
 	case result.LeftAlone == inject.Already, result.Mended:
 		s.Injected++
-		// That log-bridge would mend it is no help to a pod that is there.
+		// log-bridge restores fields only at creation, so a running pod does not benefit.
 		findings = slices.DeleteFunc(findings, func(f finding.Finding) bool { return f.Code == finding.FieldsDropped })
 		findings = append(findings, ordinary(pod)...)
 		findings = append(findings, containers(pod)...)
@@ -284,7 +284,7 @@ func (s *survey) pod(ctx context.Context, pod *corev1.Pod, leftOut bool) {
 		findings = append(findings, finding.New(finding.SidecarRemoved, "the sidecar of the pod was removed, so kubectl logs does not show its files, and the application finds empty directories where they are mounted; keep the init container %s, which another webhook, or whoever copied the pod, removed", contract.Container))
 	case result.LeftAlone != "":
 	case len(result.Mistakes()) > 0:
-		// To make it anew is no remedy: it would be refused.
+		// Creating it again would not help: it would be refused.
 		s.Bare++
 	case leftOut:
 		s.Bare++
@@ -344,7 +344,7 @@ func containers(pod *corev1.Pod) []finding.Finding {
 }
 
 // leftOut says whether every webhook leaves a namespace alone. Whoever may not read
-// namespaces is told of the pod as if it did not.
+// namespaces gets the findings of the pod as if it were not excluded.
 func (s *survey) leftOut(ctx context.Context, name string) bool {
 	if out, known := s.left[name]; known || len(s.selectors) == 0 {
 		return out

@@ -30,7 +30,7 @@ import (
 	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 )
 
-// soon is when the end of a certificate is told. Those that are renewed by themselves
+// soon is how early the end of a certificate is reported. Those that are renewed by themselves
 // have at least ten days ahead by then.
 const soon = 7 * 24 * time.Hour
 
