@@ -1,8 +1,12 @@
 package charts
 
 import (
+	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -74,6 +78,81 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// A rule with files has a binding of the policy that reports its pods, with the selectors of its
+// webhook; it never denies. One without files needs none, and without rules there is no such policy.
+func TestRulesPolicy(t *testing.T) {
+	const rules = `rules:
+- name: tomcat
+  namespaceSelector: {matchLabels: {team: legacy}, matchExpressions: [{key: tier, operator: Exists}]}
+  podSelector: {matchLabels: {app: tomcat}}
+  annotations: {files: /logs/*.log}
+- name: errors
+  podSelector: {matchExpressions: [{key: app, operator: In, values: [a, b]}]}
+  annotations: {stderr-files: /logs/*.log}
+- name: defaults
+  namespaceSelector: {matchLabels: {team: shop}}
+  annotations: {format: json}
+`
+	for values, want := range map[string][]string{
+		rules: {"errors", "tomcat"},
+		rules + "admissionPolicies: {missingSidecar: Deny}":     {"errors", "tomcat"},
+		rules + `admissionPolicies: {missingSidecar: ""}`:       nil,
+		"rules:" + rules[strings.LastIndex(rules, "\n- name"):]: nil,
+	} {
+		rendered, err := withValues(t, values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := objects(t, rendered)
+		if _, ok := all["ValidatingAdmissionPolicy/log-bridge-rules"]; ok != (want != nil) {
+			t.Errorf("there is a policy: %v, want %v\n%s", ok, want != nil, values)
+		}
+		var have []string
+		for key := range all {
+			if name, ok := strings.CutPrefix(key, "ValidatingAdmissionPolicyBinding/log-bridge-rule-"); ok {
+				have = append(have, name)
+			}
+		}
+		slices.Sort(have)
+		if !slices.Equal(have, want) {
+			t.Errorf("bindings %v, want %v\n%s", have, want, values)
+		}
+		hooks := get[admissionv1.MutatingWebhookConfiguration](t, all, "MutatingWebhookConfiguration/log-bridge").Webhooks
+		for _, name := range have {
+			spec := get[admissionv1.ValidatingAdmissionPolicyBinding](t, all, "ValidatingAdmissionPolicyBinding/log-bridge-rule-"+name).Spec
+			hook := hooks[slices.IndexFunc(hooks, func(h admissionv1.MutatingWebhook) bool { return h.Name == name+".rules.log-bridge.dev" })]
+			if !reflect.DeepEqual(spec.MatchResources, &admissionv1.MatchResources{NamespaceSelector: hook.NamespaceSelector, ObjectSelector: hook.ObjectSelector}) {
+				t.Errorf("the binding of %s selects %+v, its webhook %+v, %+v", name, spec.MatchResources, hook.NamespaceSelector, hook.ObjectSelector)
+			}
+			if spec.PolicyName != "log-bridge-rules" || !slices.Equal(spec.ValidationActions, []admissionv1.ValidationAction{admissionv1.Warn, admissionv1.Audit}) {
+				t.Errorf("%s: %+v", name, spec)
+			}
+		}
+	}
+}
+
+// Rules under GitOps: two renders are equal, so that nothing changes without a change of the values.
+func TestRulesRenderAlike(t *testing.T) {
+	var values strings.Builder
+	values.WriteString("rules:\n")
+	for i := range 50 {
+		fmt.Fprintf(&values, "- {name: r%d, namespaceSelector: {matchLabels: {a: one, b: two, c: three}}, podSelector: {matchLabels: {app: a%d}}, annotations: {files: /a/x.log, format: json, seed: false, size-limit: 1Gi}}\n", i, i)
+	}
+	first, err := withValues(t, values.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		again, err := withValues(t, values.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again != first {
+			t.Fatal("two renders of the same values differ")
+		}
+	}
+}
+
 // What helm refuses of rules, and the part of its sentence that names the problem.
 func TestRulesRefused(t *testing.T) {
 	for rules, want := range map[string]string{
@@ -89,5 +168,76 @@ func TestRulesRefused(t *testing.T) {
 		if _, err := withValues(t, "rules: ["+rules+"]"); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", rules, err, want)
 		}
+	}
+}
+
+var update = flag.Bool("update", false, "write the objects of docs/rules.md as the chart renders them")
+
+// docs/rules.md shows the objects of a rule for those who write them by hand: they are what the chart
+// renders for the first example of the page, without labels and with the namespace of the page.
+func TestRulesByHand(t *testing.T) {
+	const page = "../docs/rules.md"
+	bytes, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(bytes)
+	_, values, _ := strings.Cut(text, "```yaml\n# values.yaml\n")
+	values, _, ok := strings.Cut(values, "```\n")
+	if !ok {
+		t.Fatal("the page has no values.yaml")
+	}
+	show := func(values string, templates ...string) string {
+		t.Helper()
+		file := filepath.Join(t.TempDir(), "values.yaml")
+		if err := os.WriteFile(file, []byte(values), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		args := []string{"template", "log-bridge", "log-bridge", "--namespace", "log-bridge", "--kube-version", "1.36.0", "--values", file}
+		for _, name := range templates {
+			args = append(args, "--show-only", "templates/"+name+".yaml")
+		}
+		rendered, err := helm(t, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return regexp.MustCompile(`(?m)^  labels:\n(    .*\n)+`).ReplaceAllString(rendered, "")
+	}
+	documents := strings.Split(show(values, "mutatingwebhookconfiguration", "rules", "validatingadmissionpolicy", "validatingadmissionpolicybinding"), "---\n")
+	var parts []string
+	for _, want := range []string{"MutatingWebhookConfiguration\nmetadata:\n  name: log-bridge\n", "ConfigMap\nmetadata:\n  name: log-bridge-rules\n", "ValidatingAdmissionPolicy\nmetadata:\n  name: log-bridge-rules\n", "ValidatingAdmissionPolicyBinding\nmetadata:\n  name: log-bridge-rule-tomcat\n"} {
+		i := slices.IndexFunc(documents, func(d string) bool { return strings.Contains(d, "kind: "+want) })
+		if i < 0 {
+			t.Fatalf("no %s", want)
+		}
+		d := regexp.MustCompile(`(?m)^#.*\n`).ReplaceAllString(documents[i], "")
+		if before, _, ok := strings.Cut(d, "  - name: inject.log-bridge.dev\n"); ok {
+			d = before + "  - name: inject.log-bridge.dev\n    # and so on, as it is\n"
+		}
+		parts = append(parts, strings.TrimSpace(d)+"\n")
+	}
+	defaults := show("rules: [{name: a, podSelector: {matchLabels: {a: b}}, annotations: {format: json}}]", "mutatingwebhookconfiguration")
+	_, defaults, _ = strings.Cut(defaults, "      - name: asks\n")
+	defaults, _, ok = strings.Cut(defaults, "  - name: inject.log-bridge.dev\n")
+	if !ok {
+		t.Fatal("a rule without files has no further matchCondition")
+	}
+	want := text
+	for marker, block := range map[string]string{"rendered": strings.Join(parts, "---\n"), "rendered defaults": "- name: asks\n" + strings.ReplaceAll("\n"+defaults, "\n      ", "\n")[1:]} {
+		before, rest, ok := strings.Cut(want, "<!-- begin: "+marker+" -->\n")
+		_, after, ok2 := strings.Cut(rest, "<!-- end: "+marker+" -->\n")
+		if !ok || !ok2 {
+			t.Fatalf("the page has no markers %q", marker)
+		}
+		want = before + "<!-- begin: " + marker + " -->\n```yaml\n" + block + "```\n<!-- end: " + marker + " -->\n" + after
+	}
+	if *update {
+		if err := os.WriteFile(page, []byte(want), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if text != want {
+		t.Error("docs/rules.md does not show what the chart renders: go test ./charts -run TestRulesByHand -update")
 	}
 }

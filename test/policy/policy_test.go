@@ -1,5 +1,5 @@
-// Package policy compares the chart's policy that reports mistakes with the webhook, by generated
-// annotations: with the API server's own evaluation of policies, and with the webhook's program.
+// Package policy compares the chart's policies with the webhook. The one that reports mistakes, by
+// generated annotations; the one that reports pods of rules, by generated pods: with the API server's own evaluation of policies, and with the webhook's program.
 // It is a Go module of its own, so that the product does not depend on the API server.
 //
 // HELM names the program, as for the tests of the chart; without one the tests are skipped.
@@ -23,6 +23,7 @@ import (
 	"k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/plugin/cel"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/validating"
+	"k8s.io/apiserver/pkg/admission/plugin/webhook/matchconditions"
 	apiservercel "k8s.io/apiserver/pkg/apis/cel"
 	"k8s.io/apiserver/pkg/cel/environment"
 	"sigs.k8s.io/yaml"
@@ -33,28 +34,42 @@ const top = "../.."
 // mistakes is the policy of the chart, compiled as the API server does.
 func mistakes(t *testing.T) validating.Validator {
 	t.Helper()
+	return compile(t, policies(t, "")["log-bridge-mistakes"])
+}
+
+// rendered is one template of the chart with some values.
+func rendered(t *testing.T, template, values string) string {
+	t.Helper()
 	helm := os.Getenv("HELM")
 	if helm == "" {
 		t.Skip("no HELM, which names the program; make test does")
 	}
-	cmd := exec.Command(helm, "template", "log-bridge", top+"/charts/log-bridge", "--show-only", "templates/validatingadmissionpolicy.yaml")
 	home := t.TempDir()
+	file := filepath.Join(home, "values.yaml")
+	if err := os.WriteFile(file, []byte(values), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(helm, "template", "log-bridge", top+"/charts/log-bridge", "--values", file, "--show-only", "templates/"+template)
 	cmd.Env = append(os.Environ(), "HELM_CONFIG_HOME="+home, "HELM_CACHE_HOME="+home, "HELM_DATA_HOME="+home, "KUBECONFIG="+filepath.Join(home, "none"))
 	text, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for doc := range strings.SplitSeq(string(text), "\n---\n") {
+	return string(text)
+}
+
+// policies are those of the chart, by name.
+func policies(t *testing.T, values string) map[string]admissionv1.ValidatingAdmissionPolicySpec {
+	t.Helper()
+	all := map[string]admissionv1.ValidatingAdmissionPolicySpec{}
+	for doc := range strings.SplitSeq(rendered(t, "validatingadmissionpolicy.yaml", values), "\n---\n") {
 		var policy admissionv1.ValidatingAdmissionPolicy
 		if err := yaml.UnmarshalStrict([]byte(doc), &policy); err != nil {
 			t.Fatal(err)
 		}
-		if strings.HasSuffix(policy.Name, "-mistakes") {
-			return compile(t, policy.Spec)
-		}
+		all[policy.Name] = policy.Spec
 	}
-	t.Fatal("the chart has no such policy")
-	return nil
+	return all
 }
 
 func compile(t *testing.T, spec admissionv1.ValidatingAdmissionPolicySpec) validating.Validator {
@@ -75,9 +90,22 @@ func compile(t *testing.T, spec admissionv1.ValidatingAdmissionPolicySpec) valid
 		messages = append(messages, &validating.MessageExpressionCondition{MessageExpression: v.MessageExpression})
 	}
 	fail := admissionv1.Fail // an error of the policy is one of the test
-	return validating.NewValidator(compiler.CompileCondition(rules, with, environment.StoredExpressions), nil,
+	var matcher matchconditions.Matcher
+	if len(spec.MatchConditions) > 0 {
+		matcher = conditions(compiler, spec.MatchConditions)
+	}
+	return validating.NewValidator(compiler.CompileCondition(rules, with, environment.StoredExpressions), matcher,
 		compiler.CompileCondition(nil, with, environment.StoredExpressions),
 		compiler.CompileCondition(messages, cel.OptionalVariableDeclarations{}, environment.StoredExpressions), &fail, nil)
+}
+
+func conditions(compiler cel.ConditionCompiler, of []admissionv1.MatchCondition) matchconditions.Matcher {
+	var expressions []cel.ExpressionAccessor
+	for _, c := range of {
+		expressions = append(expressions, &matchconditions.MatchCondition{Name: c.Name, Expression: c.Expression})
+	}
+	fail := admissionv1.Fail
+	return matchconditions.NewMatcher(compiler.CompileCondition(expressions, cel.OptionalVariableDeclarations{HasAuthorizer: true}, environment.StoredExpressions), &fail, "policy", "validate", "test")
 }
 
 // deployment has annotations on its pod template.
@@ -96,9 +124,10 @@ func says(t *testing.T, policy validating.Validator, object map[string]any) []st
 	t.Helper()
 	kind := schema.GroupVersionKind{Group: "apps", Version: "v1", Kind: "Deployment"}
 	resource := schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "deployments"}
-	u := &unstructured.Unstructured{Object: object}
-	attributes := admission.NewAttributesRecord(u, nil, kind, "default", u.GetName(), resource, "", admission.Create, &metav1.CreateOptions{}, false, nil)
-	result := policy.Validate(context.Background(), resource, &admission.VersionedAttributes{Attributes: attributes, VersionedObject: u, VersionedKind: kind}, nil, nil, apiservercel.RuntimeCELCostBudget, nil)
+	if object["kind"] == "Pod" {
+		kind, resource = schema.GroupVersionKind{Version: "v1", Kind: "Pod"}, schema.GroupVersionResource{Version: "v1", Resource: "pods"}
+	}
+	result := policy.Validate(context.Background(), resource, attributes(object, kind, resource), nil, nil, apiservercel.RuntimeCELCostBudget, nil)
 	var all []string
 	for _, d := range result.Decisions {
 		if d.Evaluation == validating.EvalError {
@@ -109,6 +138,12 @@ func says(t *testing.T, policy validating.Validator, object map[string]any) []st
 		}
 	}
 	return all
+}
+
+func attributes(object map[string]any, kind schema.GroupVersionKind, resource schema.GroupVersionResource) *admission.VersionedAttributes {
+	u := &unstructured.Unstructured{Object: object}
+	record := admission.NewAttributesRecord(u, nil, kind, "default", u.GetName(), resource, "", admission.Create, &metav1.CreateOptions{}, false, nil)
+	return &admission.VersionedAttributes{Attributes: record, VersionedObject: u, VersionedKind: kind}
 }
 
 // refused are the objects that the webhook would refuse, by name.
