@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -17,6 +18,7 @@ import (
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
+	"github.com/log-bridge/log-bridge/webhook/internal/rules"
 	"github.com/log-bridge/log-bridge/webhook/internal/survey"
 )
 
@@ -95,8 +97,8 @@ func probeCommand(ctx context.Context, args []string, stdout io.Writer) error {
 	return errors.New("probe: the webhook could not be tried")
 }
 
-// checkCluster finds what is wrong in a cluster.
-func checkCluster(ctx context.Context, k kube, all bool, c inject.Config, stdout io.Writer) error {
+// checkCluster finds what is wrong in a cluster, or what a plan would change.
+func checkCluster(ctx context.Context, k kube, all bool, c inject.Config, plan *rules.Set, stdout io.Writer) error {
 	config, namespace, err := k.cluster()
 	if err != nil {
 		return fmt.Errorf("check: %w", err)
@@ -104,7 +106,7 @@ func checkCluster(ctx context.Context, k kube, all bool, c inject.Config, stdout
 	if all {
 		namespace = ""
 	}
-	report, err := survey.Look(ctx, survey.Options{Rest: config, Namespace: namespace, Inject: c, Patience: patience})
+	report, err := survey.Look(ctx, survey.Options{Rest: config, Namespace: namespace, Inject: c, Patience: patience, Plan: plan})
 	if err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
@@ -127,7 +129,12 @@ func checkCluster(ctx context.Context, k kube, all bool, c inject.Config, stdout
 	for _, err := range report.Errors {
 		say(out, "not checked: %v", err)
 	}
-	say(out, "pods with the sidecar: %d, annotated without: %d; the webhook %s", report.Injected, report.Bare, report.Outcome)
+	for _, r := range report.Rules {
+		sayRule(out, r, plan != nil)
+	}
+	if plan == nil {
+		say(out, "pods with the sidecar: %d, annotated without: %d; the webhook %s", report.Injected, report.Bare, report.Outcome)
+	}
 	if err := out.Flush(); err != nil {
 		return err
 	}
@@ -138,4 +145,46 @@ func checkCluster(ctx context.Context, k kube, all bool, c inject.Config, stdout
 		return errors.New("check: not everything could be checked")
 	}
 	return nil
+}
+
+// sayRule writes what a rule selects. In a plan, it is what the rule would select.
+func sayRule(w io.Writer, r survey.Rule, plan bool) {
+	if r.Gone {
+		where := "not in the cluster's rules"
+		if plan {
+			where = "not in the plan"
+		}
+		say(w, "rule %s: %s; %d pods run with it until they are restarted", r.Name, where, r.With)
+		return
+	}
+	if r.Selected == 0 {
+		say(w, "rule %s: selects no pod", r.Name)
+		return
+	}
+	restart := "%d need a restart"
+	if plan {
+		restart = "%d would change when they are restarted"
+	}
+	text := fmt.Sprintf("selects %d pods in %s; %d run with it, "+restart, r.Selected, namespacesOf(r.Namespaces), r.With, r.Restart)
+	if r.Misfit > 0 {
+		text += fmt.Sprintf(", it does not fit %d", r.Misfit)
+	}
+	if r.Earlier > 0 {
+		text += fmt.Sprintf(", an earlier rule decides about %d", r.Earlier)
+	}
+	say(w, "rule %s: %s", r.Name, text)
+}
+
+// maxNamespaces is how many namespaces a line names; more are counted.
+const maxNamespaces = 5
+
+func namespacesOf(names []string) string {
+	word := "namespaces "
+	if len(names) == 1 {
+		word = "namespace "
+	}
+	if more := len(names) - maxNamespaces; more > 0 {
+		return word + strings.Join(names[:maxNamespaces], ", ") + fmt.Sprintf(" and %d more", more)
+	}
+	return word + strings.Join(names, ", ")
 }

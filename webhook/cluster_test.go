@@ -10,7 +10,55 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/log-bridge/log-bridge/webhook/internal/survey"
 )
+
+// What check --cluster says of a rule, and of a plan.
+func TestSayRule(t *testing.T) {
+	many := []string{"a", "b", "c", "d", "e", "f", "g"}
+	for _, test := range []struct {
+		rule survey.Rule
+		plan bool
+		want string
+	}{
+		{survey.Rule{Name: "x"}, false, "rule x: selects no pod"},
+		{survey.Rule{Name: "x", Namespaces: many[:1], Selected: 3, With: 2, Restart: 1}, false, "rule x: selects 3 pods in namespace a; 2 run with it, 1 need a restart"},
+		{survey.Rule{Name: "x", Namespaces: many, Selected: 9, With: 2, Restart: 3, Misfit: 3, Earlier: 1}, true,
+			"rule x: selects 9 pods in namespaces a, b, c, d, e and 2 more; 2 run with it, 3 would change when they are restarted, it does not fit 3, an earlier rule decides about 1"},
+		{survey.Rule{Name: "x", Gone: true, With: 2}, false, "rule x: not in the cluster's rules; 2 pods run with it until they are restarted"},
+		{survey.Rule{Name: "x", Gone: true, With: 2}, true, "rule x: not in the plan; 2 pods run with it until they are restarted"},
+	} {
+		var out strings.Builder
+		sayRule(&out, test.rule, test.plan)
+		if out.String() != test.want+"\n" {
+			t.Errorf("have %s\nwant %s", out.String(), test.want)
+		}
+	}
+}
+
+// A plan goes with --cluster and must be without mistakes: the cluster is not asked otherwise.
+func TestPlan(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "values.yaml")
+	if err := os.WriteFile(file, []byte("rules: [{name: a, annotations: {files: /x.log}}]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"--plan", file}, exitTrouble, "--plan needs --cluster"},
+		{[]string{"--cluster", "--plan", filepath.Join(dir, "none")}, exitTrouble, "no such file"},
+		{[]string{"--cluster", "--plan", file, "--kubeconfig", filepath.Join(dir, "none")}, exitMistake, "mistake LB0903: rule a"},
+	} {
+		var out strings.Builder
+		if code := run(t.Context(), append([]string{"check"}, test.args...), strings.NewReader(""), &out, &out); code != test.code || !strings.Contains(out.String(), test.want) {
+			t.Errorf("%v: exit code %d, want %d, and %q in\n%s", test.args, code, test.code, test.want, out.String())
+		}
+	}
+}
 
 // What the Kubernetes client's libraries log does not reach the terminal: check says in its own
 // words what it could not look at. The program that a kubeconfig names to log in may speak to the

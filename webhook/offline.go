@@ -105,6 +105,27 @@ func checkRules(ctx context.Context, text []byte, c inject.Config) []looked {
 	return []looked{{Pod: &manifest.Pod{Object: fmt.Sprintf("rules (%d)", len(set.Rules))}, Result: inject.Result{LeftAlone: ofRules, List: finding.Of(findings...)}}}
 }
 
+// readPlan reads the rules in values of the chart, which must be without mistakes. Without a name there
+// is no plan.
+func readPlan(ctx context.Context, file string, c inject.Config, stdout io.Writer) (*rules.Set, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("check: --plan: %w", err)
+	}
+	set, findings := rules.Parse(ctx, text, c)
+	if len(findings) > 0 {
+		say(stdout, "%s: rules (%d):", file, len(set.Rules))
+		writeFindings(stdout, findings)
+	}
+	if len(finding.Mistakes(findings)) > 0 {
+		return nil, errMistakes
+	}
+	return set, nil
+}
+
 // otherKind is why a pod in an object of a kind that is not Kubernetes' own is left alone.
 const otherKind inject.Reason = "other-kind"
 
@@ -167,6 +188,8 @@ func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io
 	fs.BoolVar(&list, "list", false, "print the table of findings as Markdown, and exit")
 	fs.BoolVar(&cluster, "cluster", false, "check a cluster instead of a manifest; select it with --kubeconfig, --context, -n and -A")
 	k.flags(fs)
+	planned := ""
+	fs.StringVar(&planned, "plan", "", "`FILE` with values of the chart: with --cluster, print what its rules would change")
 	all := false
 	for _, name := range []string{"A", "all-namespaces"} {
 		fs.BoolVar(&all, name, false, "check all namespaces")
@@ -182,8 +205,14 @@ func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io
 		return errors.New("check: -f checks a manifest and --cluster a cluster; use one of them")
 	case cluster && all && k.namespace != "":
 		return errors.New("check: -A checks all namespaces and -n one; use one of them")
+	case planned != "" && !cluster:
+		return errors.New("check: --plan needs --cluster; to check only the rules, use -f " + planned)
 	case cluster:
-		return checkCluster(ctx, k, all, o.inject, stdout)
+		plan, err := readPlan(ctx, planned, o.inject, stdout)
+		if err != nil {
+			return err
+		}
+		return checkCluster(ctx, k, all, o.inject, plan, stdout)
 	case all || k != (kube{}):
 		return errors.New("check: -n, -A, --kubeconfig and --context need --cluster")
 	}

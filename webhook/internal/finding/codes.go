@@ -101,6 +101,8 @@ const (
 	RuleDoesNotFit        Code = "LB0910"
 	RulesOverlap          Code = "LB0911"
 	RuleUnknown           Code = "LB0912"
+	RestartForRule        Code = "LB0913"
+	RuleNotRegistered     Code = "LB0914"
 )
 
 // Table documents each code, in the order of their numbers. docs/findings.md is made from it.
@@ -187,4 +189,6 @@ var Table = []Row{
 	{RuleDoesNotFit, Warning, "Rule that does not fit a pod", "The pod was created as if the rule did not exist. Correct the rule, or select fewer pods with it, then create the pod again."},
 	{RulesOverlap, Warning, "Pod that several rules select", "No action if the first of them is right. Otherwise change their order or their selectors."},
 	{RuleUnknown, Warning, "Rule that the webhook does not know", "A new rule reaches the webhook within about a minute: create the pod again. If the warning stays, check the metric log_bridge_rules_unreadable and the webhook's log."},
+	{RestartForRule, Warning, "Pod that its rules would make different now", "Restart its workload, for example with `kubectl rollout restart`. Its pods are then created by the rules as they are now."},
+	{RuleNotRegistered, Warning, "Rule that is in only one of its two objects", "Run helm upgrade, which writes both. If you write them by hand, give the rule a webhook in the MutatingWebhookConfiguration and an item in the ConfigMap."},
 }

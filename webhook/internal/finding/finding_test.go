@@ -29,7 +29,7 @@ func TestTable(t *testing.T) {
 		}
 	}
 	var others strings.Builder
-	for _, file := range []string{"../survey/survey_test.go", "../rules/rules_test.go"} {
+	for _, file := range []string{"../survey/survey_test.go", "../survey/rules_test.go", "../rules/rules_test.go"} {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)

@@ -121,3 +121,29 @@ func SidecarGone(pod *corev1.Pod) bool {
 		})
 	})
 }
+
+// Original is a pod without what an injection added: as its creator sent it, but for what others and the
+// API server added. The rule is the one that the status names, whose annotations are left out too; nil
+// without one. A pod without an injection is returned as it is.
+func Original(pod *corev1.Pod) (*corev1.Pod, *Rule) {
+	if !injected(pod) {
+		return pod, nil
+	}
+	rule := statusOf(pod).Rule
+	original := pod.DeepCopy()
+	delete(original.Annotations, annotation(contract.KeyStatus))
+	if rule != nil {
+		for _, key := range rule.Annotations {
+			delete(original.Annotations, annotation(key))
+		}
+	}
+	spec := &original.Spec
+	spec.InitContainers = slices.DeleteFunc(spec.InitContainers, func(c corev1.Container) bool { return c.Name == contract.Container || isSeeder(&c) })
+	spec.Volumes = slices.DeleteFunc(spec.Volumes, func(v corev1.Volume) bool { return v.Name == contract.Volume })
+	for _, containers := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+		for i := range containers {
+			containers[i].VolumeMounts = slices.DeleteFunc(containers[i].VolumeMounts, isOurs)
+		}
+	}
+	return original, rule
+}

@@ -31,6 +31,7 @@ import (
 	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
 	"github.com/log-bridge/log-bridge/webhook/internal/manifest"
+	"github.com/log-bridge/log-bridge/webhook/internal/rules"
 )
 
 // Options say what to check.
@@ -43,6 +44,9 @@ type Options struct {
 	Inject inject.Config
 	// Patience is how long the probe is tried again.
 	Patience time.Duration
+	// Plan are rules that may replace those of the cluster; nil is none. Then the survey checks only what
+	// these rules would make of pods.
+	Plan *rules.Set
 }
 
 // Report is what was found.
@@ -51,6 +55,8 @@ type Report struct {
 	Objects []Object
 	// Injected and Bare count annotated pods with and without the sidecar.
 	Injected, Bare int
+	// Rules are those of the cluster or of the plan, in their order; then those that are gone.
+	Rules []Rule
 	// Outcome is that of the probe.
 	Outcome Outcome
 	// Errors are the parts that could not be checked. Without them, the report is
@@ -81,8 +87,10 @@ type survey struct {
 	api dynamic.Interface
 	// selectors are the namespaceSelectors of the webhooks that are registered.
 	selectors []labels.Selector
-	// left are the namespaces that were checked, and whether they are excluded.
-	left map[string]bool
+	// spaces are the labels of the namespaces that were read; nil if one cannot be read.
+	spaces map[string]labels.Set
+	// rules are those of the cluster or of the plan; nil if they are not known.
+	rules *rules.Set
 	// groups finds the Object that represents others of its owner.
 	groups map[string]int
 }
@@ -94,9 +102,21 @@ func Look(ctx context.Context, o Options) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("client for the cluster: %w", err)
 	}
-	s := &survey{Options: o, api: api, left: map[string]bool{}, groups: map[string]int{}}
+	s := &survey{Options: o, api: api, spaces: map[string]labels.Set{}, rules: o.Plan, groups: map[string]int{}}
 	s.Rest = config
+	if s.rules == nil {
+		s.rules = &rules.Set{}
+	}
 	at := s.webhooks(ctx)
+	if s.rules != nil {
+		for _, r := range s.rules.Rules {
+			s.rule(r.Name)
+		}
+	}
+	if s.Plan != nil {
+		s.pods(ctx)
+		return s.Report, nil
+	}
 	for _, kind := range workloads {
 		s.workloads(ctx, kind)
 	}
@@ -251,14 +271,19 @@ func loud(findings []finding.Finding) []finding.Finding {
 // pods looks at the pods that run or will run; what has ended can no longer be helped.
 func (s *survey) pods(ctx context.Context) {
 	err := s.each(ctx, pods, s.Namespace, metav1.ListOptions{FieldSelector: "status.phase!=Succeeded,status.phase!=Failed"}, func(object *unstructured.Unstructured) error {
-		if !mentions(object) && !hasVolume(object) {
+		if !mentions(object) && !hasVolume(object) && (s.rules == nil || len(s.rules.Rules) == 0) {
 			return nil
 		}
 		var pod corev1.Pod
 		if err := decode(object, &pod); err != nil {
 			return err
 		}
-		s.pod(ctx, &pod, s.leftOut(ctx, pod.Namespace))
+		leftOut := s.leftOut(ctx, pod.Namespace)
+		findings := s.rulesOf(ctx, &pod, leftOut)
+		if s.Plan == nil && (mentions(object) || hasVolume(object)) {
+			findings = append(s.pod(ctx, &pod, leftOut), findings...)
+		}
+		s.group(&pod, findings)
 		return nil
 	})
 	if err != nil {
@@ -267,7 +292,7 @@ func (s *survey) pods(ctx context.Context) {
 }
 
 // pod looks at one pod as the webhook would, were it made now.
-func (s *survey) pod(ctx context.Context, pod *corev1.Pod, leftOut bool) {
+func (s *survey) pod(ctx context.Context, pod *corev1.Pod, leftOut bool) []finding.Finding {
 	result := inject.Pod(ctx, pod, s.Inject)
 	findings := loud(result.Findings)
 	switch {
@@ -293,6 +318,11 @@ func (s *survey) pod(ctx context.Context, pod *corev1.Pod, leftOut bool) {
 		s.Bare++
 		findings = append(findings, finding.New(finding.PodWithoutSidecar, "the pod was created at %s without the sidecar, so kubectl logs does not show its files; delete it, so that its controller creates it again", pod.CreationTimestamp.UTC().Format(time.RFC3339)))
 	}
+	return findings
+}
+
+// group adds findings of a pod, together with those of the other pods of its owner.
+func (s *survey) group(pod *corev1.Pod, findings []finding.Finding) {
 	if len(findings) == 0 {
 		return
 	}
@@ -346,17 +376,11 @@ func containers(pod *corev1.Pod) []finding.Finding {
 // leftOut says whether every webhook leaves a namespace alone. Whoever may not read
 // namespaces gets the findings of the pod as if it were not excluded.
 func (s *survey) leftOut(ctx context.Context, name string) bool {
-	if out, known := s.left[name]; known || len(s.selectors) == 0 {
-		return out
-	}
-	s.left[name] = false
-	object, err := s.api.Resource(namespaces).Get(ctx, name, metav1.GetOptions{})
-	if err != nil {
-		s.forbidden(fmt.Errorf("read namespace %s: %w", name, err), "", "Namespace/"+name, "cannot check whether log-bridge excludes the namespace")
+	if len(s.selectors) == 0 {
 		return false
 	}
-	s.left[name] = !slices.ContainsFunc(s.selectors, func(selector labels.Selector) bool { return selector.Matches(labels.Set(object.GetLabels())) })
-	return s.left[name]
+	set, known := s.labels(ctx, name)
+	return known && !slices.ContainsFunc(s.selectors, func(selector labels.Selector) bool { return selector.Matches(set) })
 }
 
 func decode(object *unstructured.Unstructured, into any) error {

@@ -56,6 +56,12 @@ func (s *survey) webhooks(ctx context.Context) (at []string) {
 		}
 		s.selectors = append(s.selectors, selector)
 		found = append(found, releaseOf(&conf, hook))
+		if service := hook.ClientConfig.Service; service != nil && len(found) == 1 {
+			s.registered(ctx, &conf, service.Namespace)
+		}
+		if s.Plan != nil {
+			return nil
+		}
 		name := "MutatingWebhookConfiguration/" + conf.Name
 		roots := certificates(hook.ClientConfig.CABundle)
 		if len(roots) == 0 {
