@@ -141,8 +141,8 @@ func (s *scanning) gaps() (gaps []gap) {
 		}
 	}
 	for _, x := range s.index.open {
-		if x.round != s.result.round || x.Birth < since || !x.src.IsGlob() || !x.current() {
-			continue
+		if x.round != s.result.round || x.Birth < since || !x.src.IsGlob() || !x.current() || x.moved {
+			continue // what was beside one that was moved was found there
 		}
 		for _, name := range []contract.Place{x.place, x.logName()} {
 			if s.holders[name] == nil { // no scan searched for it

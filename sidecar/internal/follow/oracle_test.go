@@ -430,7 +430,7 @@ func (o *oracle) misses() {
 	o.moves()
 	o.blind = true
 	for _, x := range o.inodes {
-		if m := o.mind(x); x.handles == 0 && m.known {
+		if m := o.mind(x); x.handles == 0 && (m.known || m.recorded && !o.rested) {
 			m.known, m.closed, m.closedAt = false, true, x.size
 		}
 		if x.copyOf != nil {
