@@ -523,7 +523,7 @@ func TestForeignByOurName(t *testing.T) {
 	r.trustedNow("afterwards")
 }
 
-// Two replicas without a Secret do not overwrite each other's order for ever.
+// Two replicas without a Secret do not overwrite each other's order again and again.
 func TestNoSecretNoQuarrel(t *testing.T) {
 	c := newCluster(t)
 	if err := c.Client.Delete(t.Context(), emptySecret()); err != nil {

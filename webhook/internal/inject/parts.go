@@ -26,7 +26,7 @@ type Status struct {
 // Rule is a rule of the administrator, as the status names it.
 type Rule struct {
 	Name string `json:"name"`
-	// Annotations are the keys, without the domain, that the pod has from the rule.
+	// Annotations are the keys, without the prefix, that the pod has from the rule.
 	Annotations []string `json:"annotations,omitempty"`
 }
 

@@ -101,7 +101,7 @@ func (r *Rule) apply(ctx context.Context, pod *corev1.Pod, c inject.Config) inje
 	return result
 }
 
-// missing are the annotations that the pod gets, by key without the domain. An entry of any
+// missing are the annotations that the pod gets, by key without the prefix. An entry of any
 // container is written out for each container of the pod; varying says that there is one. fits
 // are the containers that count, nil is all.
 func (r *Rule) missing(pod *corev1.Pod, fits map[string]bool) (added map[string]string, varying bool) {

@@ -21,7 +21,7 @@ type Decision struct {
 	By *Rule
 	// Misfits are the findings of the rules before that which do not fit, by name.
 	Misfits map[string]finding.Finding
-	// Annotations are ours that the pod would have, without the domain: its own and the rule's.
+	// Annotations are ours that the pod would have, without the prefix: its own and the rule's.
 	Annotations map[string]string
 	// Err is why the context ended.
 	Err error
@@ -62,7 +62,7 @@ func (s *Set) Decide(ctx context.Context, namespace labels.Set, pod *corev1.Pod,
 	return d
 }
 
-// Own are the annotations of ours that some annotations have, without the domain. The status is
+// Own are the annotations of ours that some annotations have, without the prefix. The status is
 // none of them: the webhook writes it.
 func Own(of map[string]string) map[string]string {
 	own := map[string]string{}

@@ -41,7 +41,7 @@ type Rule struct {
 	Name              string                `json:"name"`
 	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
 	PodSelector       *metav1.LabelSelector `json:"podSelector,omitempty"`
-	// Annotations by their keys without the domain.
+	// Annotations by their keys without the prefix.
 	Annotations map[string]value `json:"annotations"`
 
 	namespaces, pods labels.Selector
