@@ -246,7 +246,8 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 		if err != nil {
 			return
 		}
-		if f.index.byInode[inodeOf(n)] != nil || f.isDone(fd) || !judge(&file{handle: handle{fd}, node: n, record: record{pair: -1}}) {
+		id, err := ident(fd)
+		if err != nil || f.index.byInode[inodeOf(n)] != nil || f.index.find(id).isDone(fd) || !judge(&file{handle: handle{fd}, node: n, record: record{pair: -1}}) {
 			unix.Close(fd)
 		}
 	}

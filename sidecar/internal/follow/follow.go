@@ -109,7 +109,7 @@ func (f *Follower) Changed(path string, other bool) {
 		if !x.isOpen() {
 			f.unpark(x)
 		}
-		x.ready = x.isOpen()
+		x.ready = true
 		return
 	}
 	if x := f.index.aliases[path]; x != nil && x.isOpen() {

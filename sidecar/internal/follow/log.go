@@ -23,6 +23,15 @@ func (x *file) logName() contract.Place {
 	return x.place
 }
 
+// names are that of a file and that of its log, if it is another one: with a glob a generation has its own, and its log's
+// leads to those that have moved elsewhere.
+func (x *file) names() []contract.Place {
+	if name := x.logName(); name != x.place {
+		return []contract.Place{x.place, name}
+	}
+	return []contract.Place{x.place}
+}
+
 // first says whether x may be served: no earlier generation of its log has something that was not read yet.
 func (l *log) first(x *file) bool {
 	for _, g := range l.generations {

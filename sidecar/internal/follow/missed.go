@@ -74,8 +74,7 @@ func (f *Follower) holders() map[contract.Place]*file {
 		if x.place.Path == "" || x.origin == copied || x.origin == held {
 			return
 		}
-		// With a glob, a generation has its own name; the name of its log leads to those that have moved elsewhere.
-		for _, name := range []contract.Place{x.place, x.logName()} {
+		for _, name := range x.names() {
 			has := func(x *file) bool { return x.presence == named && x.place == name }
 			if old := holders[name]; old == nil || !has(old) && (has(x) || x.Birth > old.Birth) {
 				holders[name] = x
@@ -134,6 +133,12 @@ func (s *scanning) gaps() (gaps []gap) {
 		}
 	}
 	since := store.Birth()
+	// No scan searched for generations of a name that only a glob matches, before it was found.
+	appeared := func(name contract.Place) {
+		if s.holders[name] == nil {
+			gaps = append(gaps, s.sinceLeft(gap{name: name, since: since, numbered: true}))
+		}
+	}
 	for i := range s.scanner.Sources() {
 		src := &s.scanner.Sources()[i]
 		if name := (contract.Place{Container: src.Container, Path: src.Pattern}); !src.IsGlob() && s.holders[name] == nil {
@@ -144,16 +149,12 @@ func (s *scanning) gaps() (gaps []gap) {
 		if x.round != s.result.round || x.Birth < since || !x.src.IsGlob() || !x.current() || x.moved {
 			continue // what was beside one that was moved was found there
 		}
-		for _, name := range []contract.Place{x.place, x.logName()} {
-			if s.holders[name] == nil { // no scan searched for it
-				gaps = append(gaps, s.sinceLeft(gap{name: name, since: since, numbered: true}))
-			}
+		for _, name := range x.names() {
+			appeared(name)
 		}
 	}
 	for _, name := range s.slipped {
-		if s.holders[name] == nil {
-			gaps = append(gaps, s.sinceLeft(gap{name: name, since: since, numbered: true}))
-		}
+		appeared(name)
 	}
 	return gaps
 }
@@ -163,7 +164,7 @@ func (s *scanning) gaps() (gaps []gap) {
 func (s *scanning) sinceLastScan(g gap) gap {
 	g = s.sinceLeft(g)
 	if !s.last.once || s.last.hidden {
-		return g // that scan could not open all that it found
+		return g // there was no such scan, or it could not open all that it found
 	}
 	if n, ok := s.placeOf(g); ok {
 		if before, all := s.scanner.LastChange(n.Parent().Real); before >= g.since && before > 0 {

@@ -168,9 +168,11 @@ func (s *scanning) found(src *scan.Source, n tree.Node) {
 	}
 	s.name(x, src, n)
 	// What earlier generations hold by now comes first, also of those whose writer went on after they were read.
-	for _, g := range x.log.generations {
-		if g != x && x.log.isLast(x) {
-			g.pending, g.ready = true, true
+	if x.log.isLast(x) {
+		for _, g := range x.log.generations {
+			if g != x {
+				g.pending, g.ready = true, true
+			}
 		}
 	}
 }

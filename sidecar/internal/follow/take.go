@@ -58,7 +58,7 @@ func (s *scanning) adopt(n tree.Node, src *scan.Source, path string, ok func(*fi
 	known := s.index.find(id)
 	switch {
 	case err != nil || s.index.byInode[inodeOf(n)] != nil: // another file has the name by now, one that is open
-	case s.isDone(fd):
+	case known.isDone(fd):
 	case known != nil:
 		if src := s.scanner.SourceOf(known.place.Container); src != nil && ok(&file{Ident: id, handle: handle{fd}}) {
 			n.Path = known.place.Path
@@ -105,11 +105,10 @@ func (f *Follower) take(src *scan.Source, n tree.Node, fd int) (*file, error) {
 	return x, nil
 }
 
-// isDone says whether fd is that of a finished file that has nothing new. It notes how the file is now.
-func (f *Follower) isDone(fd int) bool {
-	id, err := ident(fd)
-	x := f.index.find(id)
-	if err != nil || x == nil || x.presence != finished {
+// isDone says whether a known file, which is open as fd, is finished and has nothing new; nil is not. It notes how the file
+// is now.
+func (x *file) isDone(fd int) bool {
+	if x == nil || x.presence != finished {
 		return false
 	}
 	st, err := handle{fd}.stat()
