@@ -119,8 +119,8 @@ type Manager struct {
 	mu sync.Mutex
 	// known are the authorities as last read or made, newest first.
 	known []authority
-	// stood are the certificates that the last round found in the configuration.
-	stood []*x509.Certificate
+	// bundled are the certificates that the last round found in the configuration.
+	bundled []*x509.Certificate
 	// trusted are those of known that the last two rounds found there.
 	trusted []authority
 	// serving is nil until an authority was trusted for the first time.
@@ -189,7 +189,7 @@ func (m *Manager) Ready() error {
 	switch {
 	case err != nil:
 		return err
-	case !slices.ContainsFunc(m.stood, c.by.cert.Equal):
+	case !slices.ContainsFunc(m.bundled, c.by.cert.Equal):
 		return m.because("the authority of the serving certificate is not in the caBundle of MutatingWebhookConfiguration %s", m.Configuration)
 	case !valid(c.Leaf, m.Now()):
 		return m.because("the serving certificate is not valid now (from %s to %s)", c.Leaf.NotBefore.Format(time.RFC3339), c.Leaf.NotAfter.Format(time.RFC3339))

@@ -330,7 +330,7 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// The new authority stands in the caBundle for a round before anybody signs by it.
+// The new authority is in the caBundle for a round before anybody signs by it.
 func TestOverlap(t *testing.T) {
 	c := newCluster(t)
 	r := c.replica(start)

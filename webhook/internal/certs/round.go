@@ -51,27 +51,27 @@ func (m *Manager) round(ctx context.Context) error {
 	defer cancel()
 	// Another replica may write between our reading and our writing; the API server
 	// then refuses by the resourceVersion, and we begin again.
-	var stands []*x509.Certificate
+	var bundled []*x509.Certificate
 	err := retry.RetryOnConflict(retry.DefaultRetry, func() (err error) {
-		stands, err = m.mend(ctx)
+		bundled, err = m.mend(ctx)
 		return err
 	})
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.trouble = err
-	if stands == nil {
+	if bundled == nil {
 		return err
 	}
-	// To stand in the configuration is not to be known to every API server: each
+	// Being in the configuration is not being known to every API server: each
 	// needs a moment to notice. So an authority is trusted from the second round
 	// that finds it there.
 	m.trusted = nil
 	for _, a := range m.known {
-		if slices.ContainsFunc(stands, a.cert.Equal) && slices.ContainsFunc(m.stood, a.cert.Equal) {
+		if slices.ContainsFunc(bundled, a.cert.Equal) && slices.ContainsFunc(m.bundled, a.cert.Equal) {
 			m.trusted = append(m.trusted, a)
 		}
 	}
-	m.stood = stands
+	m.bundled = bundled
 	if len(m.trusted) > 0 {
 		if _, failed := m.current(); failed != nil {
 			return errors.Join(err, failed)
@@ -80,9 +80,9 @@ func (m *Manager) round(ctx context.Context) error {
 	return err
 }
 
-// mend returns the certificates that stood in the caBundle of every webhook before
+// mend returns the certificates that were in the caBundle of every webhook before
 // it wrote there, or nil if it could not read that.
-func (m *Manager) mend(ctx context.Context) (stands []*x509.Certificate, err error) {
+func (m *Manager) mend(ctx context.Context) (bundled []*x509.Certificate, err error) {
 	known, revoked, stored, err := m.authorities(ctx)
 	if err != nil {
 		return nil, err
@@ -94,17 +94,17 @@ func (m *Manager) mend(ctx context.Context) (stands []*x509.Certificate, err err
 	if len(conf.Webhooks) == 0 {
 		return nil, fmt.Errorf("MutatingWebhookConfiguration %s has no webhook; reinstall the chart", m.Configuration)
 	}
-	stands = inAll(conf.Webhooks)
+	bundled = inAll(conf.Webhooks)
 	m.mu.Lock()
 	m.known = known
 	m.mu.Unlock()
 	if err := m.publish(ctx, &conf, m.bundle(conf.Webhooks, certsOf(known), revoked, stored)); err != nil {
-		return stands, err
+		return bundled, err
 	}
 	if !stored {
-		return stands, fmt.Errorf("secret %s is missing, so the CA exists only in memory and a new replica must create its own; restore the Secret with helm upgrade", m.Secret)
+		return bundled, fmt.Errorf("secret %s is missing, so the CA exists only in memory and a new replica must create its own; restore the Secret with helm upgrade", m.Secret)
 	}
-	return stands, nil
+	return bundled, nil
 }
 
 // inAll are the certificates that every webhook trusts; never nil.

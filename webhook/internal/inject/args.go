@@ -10,8 +10,8 @@ import (
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 )
 
-// The kubelet expands $(VAR) in the arguments of a container. The programs are to get paths as they
-// are, so whoever writes or reads arguments does it here.
+// The kubelet expands $(VAR) in the arguments of a container. Programs must get paths unchanged, so
+// arguments are written and read only in this file.
 
 // arguments are the sidecar's. Only the expression of a view is left for the kubelet to expand.
 func (p plan) arguments() []string {

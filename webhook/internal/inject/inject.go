@@ -1,7 +1,7 @@
 // Package inject decides how the log files that a pod's annotations name are
 // shared with a sidecar, and writes the JSON-patch operations that do it.
 //
-// Whoever may create a pod may try to hurt the webhook, so the cost of each decision is
+// Anyone who may create a pod may try to hurt the webhook, so the cost of each decision is
 // bounded: bounds.go says by how much.
 //
 // In: a pod as the API server or a manifest holds it, and the administrator's

@@ -34,18 +34,18 @@ func statusOperations(in *corev1.Pod, shares []Share, found finding.List, c Conf
 	if err := e.Encode(status); err != nil {
 		panic(err) // strings and booleans always have a JSON form
 	}
-	ops := []jsonpatch.Operation{add(pointer("metadata", "annotations", annotation(contract.KeyStatus)), strings.TrimSpace(text.String()))}
+	ops := []jsonpatch.Operation{add(Pointer("metadata", "annotations", annotation(contract.KeyStatus)), strings.TrimSpace(text.String()))}
 	// Without it kubectl would still take the first container, but say so each time,
 	// now that there are two.
 	if _, ok := in.Annotations[defaultContainer]; !ok {
-		ops = append(ops, add(pointer("metadata", "annotations", defaultContainer), in.Spec.Containers[0].Name))
+		ops = append(ops, add(Pointer("metadata", "annotations", defaultContainer), in.Spec.Containers[0].Name))
 	}
 	listed := in.Annotations[safeToEvict]
 	if !slices.Contains(strings.Split(listed, ","), contract.Volume) {
 		if listed != "" {
 			listed += ","
 		}
-		ops = append(ops, add(pointer("metadata", "annotations", safeToEvict), listed+contract.Volume))
+		ops = append(ops, add(Pointer("metadata", "annotations", safeToEvict), listed+contract.Volume))
 	}
 	return ops
 }
@@ -105,8 +105,8 @@ func add(path string, value any) jsonpatch.Operation {
 // escapes are those of a JSON pointer. Creating it for each part took a fifth of an admission.
 var escapes = strings.NewReplacer("~", "~0", "/", "~1")
 
-// pointer is a JSON pointer (RFC 6901).
-func pointer(parts ...string) string {
+// Pointer is a JSON pointer (RFC 6901).
+func Pointer(parts ...string) string {
 	var b strings.Builder
 	for _, part := range parts {
 		b.WriteString("/" + escapes.Replace(part))

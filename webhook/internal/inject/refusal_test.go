@@ -192,9 +192,9 @@ func TestMessages(t *testing.T) {
 		{"a configuration file", files("/etc/passwd"), app, []string{
 			"log-bridge.dev/files: app:/etc/passwd: this is a program or a configuration file of the system, and an empty file would be mounted over it; name a log file, such as one that ends in .log [LB0317]"}},
 		{"a read-only claim", files("/w/x.log"), mounted("mountPath: /w", "persistentVolumeClaim: {claimName: c, readOnly: true}"), []string{
-			"log-bridge.dev/files: app:/w/x.log is in volume v, whose persistentVolumeClaim.readOnly is true, so the container cannot write there; remove readOnly, or name a path that the container can write to to [LB0318]"}},
+			"log-bridge.dev/files: app:/w/x.log is in volume v, whose persistentVolumeClaim.readOnly is true, so the container cannot write there; remove readOnly, or name a path that the container can write to [LB0318]"}},
 		{"a read-only NFS share", files("/w/*.log"), mounted("mountPath: /w", "nfs: {server: s, path: /, readOnly: true}"), []string{
-			"log-bridge.dev/files: app:/w/*.log is in volume v, whose nfs.readOnly is true, so the container cannot write there; remove readOnly, or name a path that the container can write to to [LB0318]"}},
+			"log-bridge.dev/files: app:/w/*.log is in volume v, whose nfs.readOnly is true, so the container cannot write there; remove readOnly, or name a path that the container can write to [LB0318]"}},
 		{"shared memory", files("/dev/shm/x.log"), app, []string{
 			"log-bridge.dev/files: app:/dev/shm/x.log: /dev/shm belongs to this container alone, so its files cannot be shared; mount a volume at /dev/shm, such as an emptyDir with medium: Memory [LB0319]"}},
 		{"root where the pod forbids it", files("/x\nlog-bridge.dev/run-as-user: '0'"), app + "\nsecurityContext: {runAsNonRoot: true}", []string{

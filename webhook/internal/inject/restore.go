@@ -169,7 +169,7 @@ func dropped(in *corev1.Pod) (ops []jsonpatch.Operation, found finding.List) {
 		var fields []string
 		put := func(value any, parts ...string) {
 			fields = append(fields, parts[len(parts)-1])
-			ops = append(ops, add(pointer(append([]string{"spec", "initContainers", fmt.Sprint(i)}, parts...)...), value))
+			ops = append(ops, add(Pointer(append([]string{"spec", "initContainers", fmt.Sprint(i)}, parts...)...), value))
 		}
 		if sidecar && c.RestartPolicy == nil {
 			put(corev1.ContainerRestartPolicyAlways, "restartPolicy")

@@ -93,23 +93,23 @@ func nest(all []*wanted) (found finding.List) {
 		const named = "another entry names files inside %s, so it is a directory"
 		if d, ok := top[w.Container].covering(of); ok {
 			if w.way == ByFile && d == of {
-				found.Append(w.isDirectory(finding.Say(named, of)))
+				found.Append(*w.isDirectory(finding.Say(named, of)))
 			}
 			w.way, w.dir = ByDirectory, d
 			continue
 		}
 		if _, ok := top[w.Container].within(of); ok {
-			found.Append(w.isDirectory(finding.Say(named, of)))
+			found.Append(*w.isDirectory(finding.Say(named, of)))
 		} else if other, ok := files[w.Container].within(of); ok {
-			found.Append(w.isDirectory(finding.Say("the entry %s is inside it, so it is a directory", contract.Entry{Container: w.Container, Pattern: other})))
+			found.Append(*w.isDirectory(finding.Say("the entry %s is inside it, so it is a directory", contract.Entry{Container: w.Container, Pattern: other})))
 		}
 	}
 	return found
 }
 
 // isDirectory refuses a file that is a directory.
-func (w *wanted) isDirectory(why finding.Words) finding.Finding {
-	return *w.refuse(finding.PathIsDirectory, ": %s; name the files in it, such as %s/*.log", why, w.Pattern)
+func (w *wanted) isDirectory(why finding.Words) *finding.Finding {
+	return w.refuse(finding.PathIsDirectory, ": %s; name the files in it, such as %s/*.log", why, w.Pattern)
 }
 
 // mount gives each container what it mounts of our volume, and the sidecar what it makes for that.

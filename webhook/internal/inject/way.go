@@ -87,11 +87,8 @@ func (r *router) find(ctx context.Context, w *wanted) *finding.Finding {
 	if f := otherName(r.pod, w); f != nil {
 		return f
 	}
-	if !w.IsGlob() {
-		if below, _ := mounted.beneath(w.Pattern); len(below) > 0 {
-			m := mounted.all[below[0]]
-			return w.refuse(finding.PathIsDirectory, ": volume %s is mounted at %s, so %s is a directory; name the files in it, such as %s/*.log", m.Name, mountPath(m), w.Pattern, w.Pattern)
-		}
+	if f := mountedInside(mounted, w); f != nil {
+		return f
 	}
 	parent := w.Dir()
 	switch r.set.mount {
@@ -160,22 +157,30 @@ func (r *router) volume(ctx context.Context, w *wanted, m corev1.VolumeMount) *f
 		return w.refuse(finding.MountIsReadOnly, ": container %s mounts volume %s read-only at %s, so it cannot write there; %s", w.Container, m.Name, at, writer(r.pod, w, m, r.found.Full()))
 	}
 	if field := readOnly(v); field != "" {
-		return w.refuse(finding.VolumeIsReadOnly, " is in volume %s, whose %s.readOnly is true, so the container cannot write there; remove readOnly, or name a path that the container can write to to", m.Name, field)
+		return w.refuse(finding.VolumeIsReadOnly, " is in volume %s, whose %s.readOnly is true, so the container cannot write there; remove readOnly, or name a path that the container can write to", m.Name, field)
 	}
 	if !w.IsGlob() {
 		// A volume is a directory. With a subPath it may be one file of it.
 		if at == w.Pattern && m.SubPath == "" && m.SubPathExpr == "" && !isHostFile(v) {
 			return w.refuse(finding.PathIsMountPoint, " is the mount path of volume %s, so it is a directory; name the files in it, such as %s/*.log", m.Name, at)
 		}
-		mounted := r.pod.mountsOf(w.source)
-		if below, _ := mounted.beneath(w.Pattern); len(below) > 0 {
-			b := mounted.all[below[0]]
-			return w.refuse(finding.PathIsDirectory, ": volume %s is mounted at %s, so %s is a directory; name the files in it, such as %s/*.log", b.Name, mountPath(b), w.Pattern, w.Pattern)
+		if f := mountedInside(r.pod.mountsOf(w.source), w); f != nil {
+			return f
 		}
 	}
 	w.volume, w.fromEnd = m.Name, outlives(v)
 	w.reached = append(w.reached, &m)
 	return r.reach(ctx, w, at)
+}
+
+// mountedInside refuses a file inside which a volume is mounted: it is a directory.
+func mountedInside(mounted *mountIndex, w *wanted) *finding.Finding {
+	below, _ := mounted.beneath(w.Pattern)
+	if w.IsGlob() || len(below) == 0 {
+		return nil
+	}
+	m := mounted.all[below[0]]
+	return w.isDirectory(finding.Say("volume %s is mounted at %s, so %s is a directory", m.Name, mountPath(m), w.Pattern))
 }
 
 // reach finds the volumes that are mounted beneath a directory and that a

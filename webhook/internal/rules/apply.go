@@ -148,7 +148,7 @@ func (r *Rule) with(ctx context.Context, pod *corev1.Pod, added map[string]strin
 	var ops []jsonpatch.Operation
 	for _, key := range keys {
 		annotated.Annotations[contract.Prefix+key] = added[key]
-		ops = append(ops, jsonpatch.NewOperation("add", "/metadata/annotations/"+strings.ReplaceAll(contract.Prefix+key, "/", "~1"), added[key]))
+		ops = append(ops, jsonpatch.NewOperation("add", inject.Pointer("metadata", "annotations", contract.Prefix+key), added[key]))
 	}
 	if len(pod.Annotations) == 0 {
 		ops = append([]jsonpatch.Operation{jsonpatch.NewOperation("add", "/metadata/annotations", map[string]string{})}, ops...)

@@ -51,7 +51,7 @@ func (s *Set) Decide(ctx context.Context, namespace labels.Set, pod *corev1.Pod,
 		default:
 			d.By = r
 			for _, op := range result.Operations {
-				key, ok := strings.CutPrefix(op.Path, "/metadata/annotations/"+strings.ReplaceAll(contract.Prefix, "/", "~1"))
+				key, ok := strings.CutPrefix(op.Path, inject.Pointer("metadata", "annotations", contract.Prefix))
 				if value, text := op.Value.(string); ok && text && key != contract.KeyStatus {
 					d.Annotations[key] = value
 				}

@@ -271,7 +271,8 @@ func loud(findings []finding.Finding) []finding.Finding {
 // pods looks at the pods that run or will run; what has ended can no longer be helped.
 func (s *survey) pods(ctx context.Context) {
 	err := s.each(ctx, pods, s.Namespace, metav1.ListOptions{FieldSelector: "status.phase!=Succeeded,status.phase!=Failed"}, func(object *unstructured.Unstructured) error {
-		if !mentions(object) && !hasVolume(object) && (s.rules == nil || len(s.rules.Rules) == 0) {
+		ours := mentions(object) || hasVolume(object)
+		if !ours && (s.rules == nil || len(s.rules.Rules) == 0) {
 			return nil
 		}
 		var pod corev1.Pod
@@ -280,7 +281,7 @@ func (s *survey) pods(ctx context.Context) {
 		}
 		leftOut := s.leftOut(ctx, pod.Namespace)
 		findings := s.rulesOf(ctx, &pod, leftOut)
-		if s.Plan == nil && (mentions(object) || hasVolume(object)) {
+		if s.Plan == nil && ours {
 			findings = append(s.pod(ctx, &pod, leftOut), findings...)
 		}
 		s.group(&pod, findings)
@@ -306,7 +307,7 @@ func (s *survey) pod(ctx context.Context, pod *corev1.Pod, leftOut bool) []findi
 		if result.LeftAlone != inject.NotAsked {
 			s.Bare++
 		}
-		findings = append(findings, finding.New(finding.SidecarRemoved, "the sidecar of the pod was removed, so kubectl logs does not show its files, and the application finds empty directories where they are mounted; keep the init container %s, which another webhook, or whoever copied the pod, removed", contract.Container))
+		findings = append(findings, finding.New(finding.SidecarRemoved, "the sidecar of the pod was removed, so kubectl logs does not show its files, and the application finds empty directories where they are mounted; keep the init container %s, which another webhook removed, or which was lost when the pod was copied", contract.Container))
 	case result.LeftAlone != "":
 	case len(result.Mistakes()) > 0:
 		// Creating it again would not help: it would be refused.
@@ -373,7 +374,7 @@ func containers(pod *corev1.Pod) []finding.Finding {
 	return all
 }
 
-// leftOut says whether every webhook leaves a namespace alone. Whoever may not read
+// leftOut says whether every webhook leaves a namespace alone. Someone who may not read
 // namespaces gets the findings of the pod as if it were not excluded.
 func (s *survey) leftOut(ctx context.Context, name string) bool {
 	if len(s.selectors) == 0 {

@@ -400,7 +400,7 @@ func TestFindings(t *testing.T) {
 	}
 }
 
-// Whoever may not see the pods or the workloads does not learn that all is well.
+// Someone who may not see the pods or the workloads does not learn that all is well.
 func TestForbidden(t *testing.T) {
 	c := everything()
 	delete(c.lists, "/api/v1/namespaces/shop/pods")
