@@ -401,7 +401,7 @@ spec:
 				return strings.Contains(out, `"name": "copies"`), out
 			})
 			out := apply(t, ns, manifest)
-			if warns := strings.Contains(out, "log-bridge: init container copies starts before log-bridge and mounts its volume"); warns != (c.name != "second") {
+			if warns := strings.Contains(out, "log-bridge: init container copies mounts the log-bridge volume but starts before log-bridge"); warns != (c.name != "second") {
 				t.Errorf("kubectl apply printed\n%s", out)
 			}
 			equalLines(t, lines(t, "what the application sees", atLeast(5), "-n", ns, "mounted", "-c", "app"), []string{"README", "link", "old", "read me", "regular empty file 666"})

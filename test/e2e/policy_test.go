@@ -186,7 +186,7 @@ func TestCertificatesMended(t *testing.T) {
 	kubectl(t, "-n", "log-bridge", "delete", "secret", "log-bridge-webhook")
 	eventually(t, "the webhook to say so", func() (bool, string) {
 		out := kubectl(t, "-n", "log-bridge", "logs", "-l", "app.kubernetes.io/component=webhook", "--tail=-1")
-		return strings.Contains(out, "secret log-bridge/log-bridge-webhook is gone"), out
+		return strings.Contains(out, "secret log-bridge/log-bridge-webhook is missing"), out
 	})
 	injected(t, ns, "while the Secret is gone")
 	kubectl(t, "-n", "log-bridge", "rollout", "restart", "deployment/log-bridge")
