@@ -172,14 +172,3 @@ func webhookFigures(t *testing.T, ns string) (durations []time.Duration, rss flo
 	}
 	return durations, rss
 }
-
-// webhookCalls is how often the API server has called the webhook.
-func webhookCalls(t *testing.T) int {
-	t.Helper()
-	sum := 0
-	for _, m := range regexp.MustCompile(`(?m)^apiserver_admission_webhook_request_total\{.*name="inject.log-bridge.dev".*\} (\S+)$`).FindAllStringSubmatch(kubectl(t, "get", "--raw", "/metrics"), -1) {
-		n, _ := strconv.ParseFloat(m[1], 64)
-		sum += int(n)
-	}
-	return sum
-}

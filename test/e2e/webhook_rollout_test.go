@@ -115,13 +115,19 @@ func annotatedDryRun(ctx context.Context, api client.Client, ns string) (bare bo
 	return !slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == contract.Container }), err
 }
 
-// failOpen is how many calls of our webhook have failed and were ignored, as the API
-// server counts them.
-func failOpen(t *testing.T) int {
+// failOpen is how many calls of our webhooks have failed and were ignored, as the API server counts them.
+func failOpen(t *testing.T) int { return apiServerCounts(t, "fail_open_count") }
+
+// webhookCalls is how often the API server has called our webhooks and got an answer.
+func webhookCalls(t *testing.T) int { return apiServerCounts(t, "request_total") }
+
+// apiServerCounts is the sum of one of the API server's metrics of admission webhooks, for the webhook of annotated
+// pods and those of rules.
+func apiServerCounts(t *testing.T, metric string) int {
 	t.Helper()
 	metrics := kubectl(t, "get", "--raw", "/metrics")
 	sum := 0
-	for _, line := range regexp.MustCompile(`(?m)^apiserver_admission_webhook_fail_open_count\{.*name="inject.log-bridge.dev".*\} (\S+)$`).FindAllStringSubmatch(metrics, -1) {
+	for _, line := range regexp.MustCompile(`(?m)^apiserver_admission_webhook_`+metric+`\{.*name="[^"]*\.log-bridge\.dev".*\} (\S+)$`).FindAllStringSubmatch(metrics, -1) {
 		n, err := strconv.ParseFloat(line[1], 64)
 		if err != nil {
 			t.Fatal(fmt.Errorf("%s: %w", line[0], err))

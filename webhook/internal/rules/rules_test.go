@@ -208,17 +208,38 @@ func TestStore(t *testing.T) {
 	wait("a missing file is noticed", s.Broken)
 }
 
-func BenchmarkRule(b *testing.B) {
+// manyRules are n rules, of which only the last selects the pod.
+func manyRules(n int) (set *rules.Set, last string, pod *corev1.Pod) {
 	var text strings.Builder
 	text.WriteString("rules:\n")
-	for i := range rules.MaxRules {
+	for i := range n {
 		fmt.Fprintf(&text, "- {name: r%d, podSelector: {matchLabels: {app: a%d}}, annotations: {files: /usr/local/tomcat/logs/*.log}}\n", i, i)
 	}
-	set, _ := rules.Parse(context.Background(), []byte(text.String()), config)
-	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "t", Image: "i"}}}}
-	pod.Labels = map[string]string{"app": "a199"}
+	set, _ = rules.Parse(context.Background(), []byte(text.String()), config)
+	pod = &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "t", Image: "i"}}}}
+	pod.Labels = map[string]string{"app": fmt.Sprintf("a%d", n-1)}
+	return set, fmt.Sprintf("r%d", n-1), pod
+}
+
+// A decision does not cost more with many rules. Memory is counted, since it does not depend on the machine.
+func TestManyRulesCostNothing(t *testing.T) {
+	cost := func(n int) float64 {
+		set, name, pod := manyRules(n)
+		return testing.AllocsPerRun(50, func() {
+			if r := set.Pod(context.Background(), name, pod, config); len(r.Operations) == 0 {
+				t.Fatal(r)
+			}
+		})
+	}
+	if one, many := cost(1), cost(rules.MaxRules); many > one*1.05 {
+		t.Errorf("a decision costs %.0f allocations with %d rules, and %.0f with one", many, rules.MaxRules, one)
+	}
+}
+
+func BenchmarkRule(b *testing.B) {
+	set, name, pod := manyRules(rules.MaxRules)
 	for b.Loop() {
-		if r := set.Pod(context.Background(), "r199", pod, config); len(r.Operations) == 0 {
+		if r := set.Pod(context.Background(), name, pod, config); len(r.Operations) == 0 {
 			b.Fatal(r)
 		}
 	}
