@@ -2,8 +2,10 @@ package follow
 
 import (
 	"bytes"
+	"path"
 	"time"
 
+	"github.com/log-bridge/log-bridge/sidecar/contract"
 	"github.com/log-bridge/log-bridge/sidecar/internal/cursor"
 	"github.com/log-bridge/log-bridge/sidecar/internal/scan"
 	"github.com/log-bridge/log-bridge/sidecar/internal/tree"
@@ -115,18 +117,24 @@ func (f *Follower) compare(x *file, size int64) (others []*file, q question) {
 	return others, q
 }
 
+// sameName says whether two places have the same name, perhaps in different directories: a copy may have been moved with
+// the directory that it was made in.
+func sameName(a, b contract.Place) bool {
+	return a.Container == b.Container && path.Base(a.Path) == path.Base(b.Path)
+}
+
 // isCopyOfFinished compares a file of size bytes, which is taken for a generation that was missed, with those of its
 // name that are finished: it may be a copy of one, as logrotate's renamecopy makes it, or become one.
 func (f *Follower) isCopyOfFinished(x *file, size int64, now time.Time, ending bool) bool {
-	like := unlike
+	like, whole := unlike, false
 	f.index.known(func(c *file) {
-		if c.presence != finished || c.place != x.place || size > c.Offset || c.Offset == 0 || len(c.Head) == 0 {
+		if c.presence != finished || !sameName(c.place, x.place) || size > c.Offset || c.Offset == 0 || len(c.Head) == 0 {
 			return
 		}
 		switch {
 		case !cursor.Holds(x, c.Head[:min(size, int64(len(c.Head)))], 0):
 		case size < c.Offset:
-			like = max(like, perhaps)
+			like, whole = max(like, perhaps), whole || size <= int64(len(c.Head))
 		case cursor.Holds(x, c.Anchor, size-int64(len(c.Anchor))):
 			like = likely
 		}
@@ -140,6 +148,10 @@ func (f *Follower) isCopyOfFinished(x *file, size int64, now time.Time, ending b
 			x.since, x.sizeThen = now, size
 		}
 		if !ending && now.Sub(x.since) < heldFor {
+			return true
+		}
+		if whole {
+			f.settle(x) // every byte of it was delivered
 			return true
 		}
 	case unlike:
