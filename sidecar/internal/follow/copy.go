@@ -271,7 +271,7 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 	if best == nil && x.src != nil {
 		// It may have been made in another directory.
 		scan.Walk(x.src.Tree.Dirs(), elsewhereAlways, func(d *tree.Dir, name string) {
-			if d.Node().Real != parent.Real && looksLikeCopyOf(name, x.node.Real) == likely {
+			if d.Node().Real != parent.Real && max(looksLikeCopyOf(name, x.node.Real), looksLikeCopyOf(name, x.place.Path)) == likely {
 				visit(d, name)
 			}
 		})
