@@ -271,7 +271,7 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 	if best == nil && x.src != nil {
 		// It may have been made in another directory.
 		scan.Walk(x.src.Tree.Dirs(), elsewhereAlways, func(d *tree.Dir, name string) {
-			if d.Node().Real != parent.Real && max(looksLikeCopyOf(name, x.node.Real), looksLikeCopyOf(name, x.place.Path)) == likely {
+			if d.Node().Real != parent.Real && x.mayHaveCopy(name) {
 				visit(d, name)
 			}
 		})
@@ -302,6 +302,11 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 	if best != nil && x.log != nil {
 		x.log.sort()
 	}
+}
+
+// mayHaveCopy says whether a name looks like that of a copy of x, which may have been made while x had another name.
+func (x *file) mayHaveCopy(name string) bool {
+	return max(looksLikeCopyOf(name, x.node.Real), looksLikeCopyOf(name, x.place.Path), looksLikeCopyOf(name, x.alias)) == likely
 }
 
 // continues makes c the copy of a file of which everything up to offset is delivered.

@@ -37,6 +37,7 @@ type indexed struct {
 	slot  int   // in open
 	at    inode // while it is open or parked
 	bases [2]string
+	alias string // another name, as the sidecar sees it, by which a scan found it as well; the last one
 }
 
 func newIndex() *index {
@@ -118,6 +119,12 @@ func (i *index) move(x *file, n tree.Node) {
 	}
 	x.node = n
 	i.rebase(x)
+}
+
+// found notes that a scan found an open file by another name as well.
+func (i *index) found(x *file, real string) {
+	i.aliases[real] = x
+	x.alias = real
 }
 
 // named notes that a scan found an open file as n.

@@ -691,6 +691,8 @@ func (o *oracle) unordered(r *record, later *era) reason {
 		return twoFiles
 	case r.complete >= later.begun || o.fate(r).end != none:
 		return stillWritten
+	case o.mind(r.file).finished:
+		return silent // it went on after it had been closed
 	case later.file.aside || r.file.aside:
 		return strangeCopy
 	case r.file.late:

@@ -180,7 +180,7 @@ func (s *scanning) found(src *scan.Source, n tree.Node) {
 // known notes that a scan found an open file as n.
 func (s *scanning) known(x *file, src *scan.Source, n tree.Node) {
 	if x.round == s.result.round {
-		s.index.aliases[n.Real] = x // another name of a file that this scan already found
+		s.index.found(x, n.Real)
 		return
 	}
 	s.name(x, src, n)
