@@ -318,8 +318,8 @@ func (s *scanning) findElsewhere(m *missed) {
 			}
 			for i := 1; i < len(name); i++ {
 				if g, ok := m.gaps[name[:i]]; ok && g.name.Container == src.Container {
-					// The log itself may have moved there, with its directory.
-					if n, err := d.Lookup(name[:i]); err != nil || inodeOf(n) == inodeOf(g.at) {
+					// The log itself may have moved there, or its directory has, where it had a successor already.
+					if n, err := d.Lookup(name[:i]); err != nil || inodeOf(n) == inodeOf(g.at) || s.scanner.Was(m.dir.Real, d) {
 						m.mayBe(name, d.Node())
 					}
 					return

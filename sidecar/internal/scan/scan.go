@@ -32,12 +32,13 @@ type Scanner struct {
 	sources []Source
 	watcher Watcher // nil: no events
 	dirs    map[string]*dir
-	round   uint64 // number of the scan
+	was     map[string]inode // the directories that paths led to before
+	round   uint64           // number of the scan
 }
 
 // New makes a Scanner of a configuration.
 func New(c contract.Config, w Watcher) *Scanner {
-	s := &Scanner{watcher: w, dirs: map[string]*dir{}}
+	s := &Scanner{watcher: w, dirs: map[string]*dir{}, was: map[string]inode{}}
 	trees := map[string]*tree.Tree{}
 	add := func(entries []contract.Entry, stderr bool) {
 		for _, e := range entries {
@@ -87,6 +88,7 @@ func (s *Scanner) Scan(match func(*Source, tree.Node), fault func(*Source, error
 		d.found, d.at = stampOf(name), r.Begun // before it is listed, lest a change in between go unseen
 		if d.found.inode != was {
 			d.before, d.beforeAll = 0, false // that scan listed another directory
+			s.lost(name, was)
 		}
 	}
 	for i := range s.sources {
@@ -134,6 +136,24 @@ func (s *Scanner) LastChange(dir string) (at int64, all bool) {
 		return d.before, d.beforeAll
 	}
 	return 0, false
+}
+
+// lost notes that a path leads to a directory no more.
+func (s *Scanner) lost(name string, was inode) {
+	const most = 1000
+	if was == (inode{}) {
+		return
+	}
+	if len(s.was) >= most {
+		clear(s.was)
+	}
+	s.was[name] = was
+}
+
+// Was says whether d is the directory that a path led to before it led to another one, or to none.
+func (s *Scanner) Was(name string, d *tree.Dir) bool {
+	dev, ino := d.Inode()
+	return ino != 0 && s.was[name] == inode{dev, ino}
 }
 
 // dir is a directory that a scan came by.
@@ -237,6 +257,9 @@ func (s *Scanner) Rewatch() Watches {
 		if d.watched != (stamp{}) && s.watcher != nil {
 			_ = s.watcher.Remove(name) // it may have gone with its directory
 			removed[d.watched.inode] = true
+		}
+		if d.found != (stamp{}) {
+			s.lost(name, d.found.inode)
 		}
 		delete(s.dirs, name)
 	}

@@ -117,6 +117,15 @@ func (d *Dir) Changed() int64 {
 	return st.Ctim.Nano()
 }
 
+// Inode is the directory's identity, whatever its path is; 0, 0 if that cannot be had.
+func (d *Dir) Inode() (dev, ino uint64) {
+	var st unix.Stat_t
+	if ignoringEINTR(func() error { return unix.Fstat(d.fd, &st) }) != nil {
+		return 0, 0
+	}
+	return uint64(st.Dev), st.Ino //nolint:unconvert // Dev is 32 bits wide on some architectures
+}
+
 // Lookup looks at a name in the directory, without following a link.
 func (d *Dir) Lookup(name string) (Node, error) {
 	n := d.node.Child(name)
