@@ -384,7 +384,8 @@ func (o *oracle) rests(idle time.Duration, begun time.Time) error {
 	o.swapped = o.swapped && idle == 0
 	return o.check(func(x *inode, r *record) bool {
 		// Events report what happens in the directory. For everything else, time must pass.
-		return r.complete > 0 && (idle > 0 || !x.aside && x.has("logs") && (!o.swapped || rewatched.on()))
+		// What was searched and held only NULs is searched again after a while.
+		return r.complete > 0 && (idle > 0 || !r.within && !x.aside && x.has("logs") && (!o.swapped || rewatched.on()))
 	})
 }
 

@@ -63,6 +63,7 @@ type record struct {
 	era      *era
 	offset   int64 // in its file
 	nuls     int64 // that may come before it: space that was allocated and not written
+	within   bool  // it was written into NULs, elsewhere than at their beginning
 	complete int   // number of the step after which its line was whole, 0 before
 }
 
@@ -262,6 +263,7 @@ func (w *world) write(l *log, n, fill int, finished, keep bool) {
 		if i == 0 {
 			r.nuls = gap
 		}
+		r.within = at > x.data && at < x.size
 		body := fmt.Sprintf("%d.%d:%s", x.id, r.number, strings.Repeat(filling, fill/len(filling)+1)[:fill])
 		r.text = fmt.Sprintf("<%s#%08x>", body, crc32.Checksum([]byte(body), castagnoli))
 		w.byText[body], w.byName[fmt.Sprintf("%d.%d", x.id, r.number)] = r, r
