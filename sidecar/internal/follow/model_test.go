@@ -267,7 +267,9 @@ func (g *game) kill(midway, torn bool) error {
 		if _, _, err := s.sweep(); err != nil {
 			return fmt.Errorf("Sweep: %w", err)
 		}
-		g.looked()
+		if !g.swapped { // else nothing may tell that there is something to look at
+			g.looked()
+		}
 		after, err := os.ReadFile(s.checkpoint())
 		must(err)
 		s.kill()
