@@ -134,7 +134,8 @@ func (f *Follower) isCopyOfFinished(x *file, size int64, now time.Time, ending b
 		switch {
 		case !cursor.Holds(x, c.Head[:min(size, int64(len(c.Head)))], 0):
 		case size < c.Offset:
-			like, whole = max(like, perhaps), whole || size <= int64(len(c.Head))
+			_, same := x.isCopyOfPast(&past{c.Head, c.Anchor, c.Offset, c.trail}, size, likely)
+			like, whole = max(like, perhaps), whole || same
 		case cursor.Holds(x, c.Anchor, size-int64(len(c.Anchor))):
 			like = likely
 		}
@@ -151,7 +152,7 @@ func (f *Follower) isCopyOfFinished(x *file, size int64, now time.Time, ending b
 			return true
 		}
 		if whole {
-			f.settle(x) // every byte of it was delivered
+			f.settle(x) // it is what was delivered, as far as that is remembered
 			return true
 		}
 	case unlike:
