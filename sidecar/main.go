@@ -23,6 +23,7 @@ const usage = `log-bridge writes the lines of log files to stdout.
 Usage:
   log-bridge tail [flags] CONTAINER:PATTERN…   follow the files ROOT/CONTAINER/PATTERN
   log-bridge ready [--state DIR]               wait until tail follows its files
+  log-bridge look [flags]                      list the files that another container writes
   log-bridge seed FROM TO [FROM TO]…           copy the files of an image from FROM to TO
   log-bridge version                           print the version
 
@@ -48,7 +49,7 @@ func main() {
 func run(args []string, stdout, stderr *os.File, words *say.Sayer) error {
 	if len(args) == 0 {
 		fmt.Fprint(stderr, usage)
-		return errors.New("missing command; use tail, ready, seed or version")
+		return errors.New("missing command; use tail, ready, look, seed or version")
 	}
 	switch command, args := args[0], args[1:]; command {
 	case "tail":
@@ -62,6 +63,8 @@ func run(args []string, stdout, stderr *os.File, words *say.Sayer) error {
 		return tail(cfg, stdout, stderr, words)
 	case "ready":
 		return ready(args, stdout)
+	case "look":
+		return lookCommand(args, stdout)
 	case "seed":
 		return seed(args, stdout, words)
 	case "version", "--version":
@@ -70,7 +73,7 @@ func run(args []string, stdout, stderr *os.File, words *say.Sayer) error {
 		_, err := io.WriteString(stdout, usage)
 		return err
 	default:
-		return fmt.Errorf("unknown command %q; use tail, ready, seed or version", command)
+		return fmt.Errorf("unknown command %q; use tail, ready, look, seed or version", command)
 	}
 }
 

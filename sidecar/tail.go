@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"slices"
@@ -30,16 +31,12 @@ func tail(cfg contract.Config, stdout, stderr *os.File, words *say.Sayer) error 
 	// a configuration file.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGIO, syscall.SIGHUP)
 
-	if err := prepare.Make(cfg, words.Say); err != nil {
-		return err
+	if cfg.Attached && !attached(os.Stdin, stdout) {
+		return nil
 	}
-	store, records, err := checkpoint.Open(cfg.StatePath())
-	if errors.Is(err, checkpoint.ErrLocked) {
-		return err
-	}
+	store, records, err := begin(cfg, words)
 	if err != nil {
-		words.Say("%v; lines are still delivered, but a restart of the sidecar would repeat them", err)
-		store, records = checkpoint.Nowhere(), nil
+		return err
 	}
 	defer store.Close()
 
@@ -47,7 +44,7 @@ func tail(cfg contract.Config, stdout, stderr *os.File, words *say.Sayer) error 
 		Config: cfg, Store: store, Records: records, Say: words,
 		Stdout: emit.NewSink(stdout, cfg.Format), Stderr: emit.NewSink(stderr, cfg.Format),
 	}
-	end := awaitEnd(cfg.Grace, words, o.Stdout, o.Stderr)
+	end := awaitEnd(cfg, words, o.Stdout, o.Stderr)
 	f := follow.New(o)
 	defer f.Close()
 	instances, first := notify.New(manners(), f.OpenDir)
@@ -79,7 +76,7 @@ func tail(cfg contract.Config, stdout, stderr *os.File, words *say.Sayer) error 
 			return end.explain(err, f)
 		}
 		f.Tell(time.Now())
-		if isReady == nil {
+		if isReady == nil && !cfg.Attached {
 			if isReady, err = announce(cfg.StatePath()); err != nil {
 				words.Once("ready", "%v", err)
 			} else {
@@ -126,6 +123,42 @@ func tail(cfg contract.Config, stdout, stderr *os.File, words *say.Sayer) error 
 	}
 }
 
+// attached waits until the person who attached to this container's output is there, and returns false if nobody is any more. What
+// a container writes before somebody attaches to it, they never see; and to attach takes a moment. So each
+// newline that comes in is answered by a NUL, which no log begins with, until the other end has seen one and says "g".
+func attached(stdin io.Reader, stdout io.Writer) bool {
+	for b := make([]byte, 1); ; {
+		if _, err := io.ReadFull(stdin, b); err != nil {
+			return false
+		}
+		if b[0] == contract.AttachedGo {
+			return true
+		}
+		if _, err := stdout.Write([]byte{contract.AttachedAnswer}); err != nil {
+			return false
+		}
+	}
+}
+
+// begin makes what other containers will mount, and opens the checkpoint.
+func begin(cfg contract.Config, words *say.Sayer) (*checkpoint.Store, map[int]checkpoint.Record, error) {
+	if cfg.Attached {
+		return checkpoint.Once(), nil, nil
+	}
+	if err := prepare.Make(cfg, words.Say); err != nil {
+		return nil, nil, err
+	}
+	store, records, err := checkpoint.Open(cfg.StatePath())
+	if errors.Is(err, checkpoint.ErrLocked) {
+		return nil, nil, err
+	}
+	if err != nil {
+		words.Say("%v; lines are still delivered, but a restart of the sidecar would repeat them", err)
+		return checkpoint.Nowhere(), nil, nil
+	}
+	return store, records, nil
+}
+
 // manners are how tail shares inotify instances; tests have their own.
 var manners = notify.Usual
 
@@ -148,14 +181,20 @@ type ending struct {
 	undone atomic.Int64 // bytes to deliver, -1 while unknown
 }
 
-// awaitEnd takes the signals. After the first one, what is left is delivered; the grace, or a
+// awaitEnd takes the signals, or the end of standard input as the first one. After the first one, what is left is delivered; the grace, or a
 // second one, ends that. It does so from a goroutine of its own, since the program may
 // be waiting for the reader of its output.
-func awaitEnd(grace time.Duration, words *say.Sayer, sinks ...*emit.Sink) *ending {
+func awaitEnd(cfg contract.Config, words *say.Sayer, sinks ...*emit.Sink) *ending {
 	e := &ending{begun: make(chan struct{})}
 	e.undone.Store(-1)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	if cfg.Attached {
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin) // an error ends it, too
+			signals <- syscall.SIGTERM
+		}()
+	}
 	hurry := func(why string) {
 		e.hurry.Store(&why)
 		for _, s := range sinks {
@@ -166,14 +205,14 @@ func awaitEnd(grace time.Duration, words *say.Sayer, sinks ...*emit.Sink) *endin
 		first := <-signals
 		close(e.begun)
 		var late <-chan time.Time
-		if grace > 0 {
-			late = time.After(grace)
+		if cfg.Grace > 0 {
+			late = time.After(cfg.Grace)
 		}
 		slow := time.NewTicker(time.Second)
 		for {
 			select {
 			case <-late:
-				hurry(fmt.Sprintf("not finished %v after %v", grace, first))
+				hurry(fmt.Sprintf("not finished %v after %v", cfg.Grace, first))
 			case second := <-signals:
 				hurry(fmt.Sprintf("received a second signal (%v)", second))
 			case <-slow.C:

@@ -72,6 +72,9 @@ type Config struct {
 	// Stats is the time between two lines on stderr that report what was delivered; 0 is
 	// never.
 	Stats time.Duration
+	// Attached says that a person reads the output of a program that is started once, beside the containers of a running pod: it
+	// ends when its standard input closes, and writes nothing but the lines.
+	Attached bool
 	// Stdout and Stderr are the sources whose lines go there. At least one exists.
 	Stdout []Entry
 	Stderr []Entry
@@ -84,6 +87,13 @@ func (c Config) StatePath() string {
 	}
 	return filepath.Join(c.Roots[0], StateDir)
 }
+
+// What is said between `tail --attached` and the program that attaches to it: a question, as often as needed, its answer, and then go.
+const (
+	AttachedQuestion = '\n'
+	AttachedAnswer   = 0
+	AttachedGo       = 'g'
+)
 
 // Args are the arguments behind the word `tail` that ParseTail reads back. Only
 // what differs from the default is written.
@@ -124,6 +134,9 @@ func (c Config) Args() []string {
 	}
 	if c.Stats != 0 {
 		add("stats", c.Stats.String())
+	}
+	if c.Attached {
+		args = append(args, "--attached")
 	}
 	for _, e := range c.Stderr {
 		add("stderr", e.String())
@@ -189,6 +202,7 @@ func Flags(fs *flag.FlagSet) *Config {
 	fs.BoolVar(&c.Reclaim, "reclaim", false, "free the disk blocks of delivered bytes")
 	fs.DurationVar(&c.Grace, "grace", 0, "how long draining may take after SIGTERM; 0: no limit")
 	fs.DurationVar(&c.Stats, "stats", 0, "how often to report on stderr what was delivered, such as 1m; 0: never")
+	fs.BoolVar(&c.Attached, "attached", false, "end when standard input closes, and keep no offsets")
 	each("stderr", "`CONTAINER:PATTERN` whose lines go to stderr; repeatable", func(s string) error {
 		e, err := parseSource(s)
 		if err == nil {

@@ -174,6 +174,9 @@ func Open(dir string) (*Store, map[int]Record, error) {
 // not claim to be the first start, since a restart must not skip what it cannot know.
 func Nowhere() *Store { return &Store{birth: math.MaxInt64} }
 
+// Once is a store that keeps nothing, for a program that is started once, so this is its first start.
+func Once() *Store { return &Store{birth: math.MaxInt64, first: true} }
+
 func birth(f *os.File) int64 {
 	var st unix.Statx_t
 	if unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BTIME, &st) != nil || BirthOf(&st) == 0 {
@@ -238,7 +241,9 @@ func (s *Store) Scanned() error {
 	if !s.first {
 		return nil
 	}
-	s.first = false
+	if s.first = false; s.mark == "" {
+		return nil
+	}
 	if err := s.Sync(); err != nil {
 		return err
 	}

@@ -3,11 +3,11 @@ package prepare
 import (
 	"bufio"
 	"cmp"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"hash/fnv"
 	"io"
 	"io/fs"
 	"os"
@@ -123,8 +123,10 @@ func fileName(name string) string {
 	if len(name) <= longest {
 		return name
 	}
-	sum := sha256.Sum256([]byte(name))
-	return hex.EncodeToString(sum[:16])
+	// Nobody gains from a collision: all names are of one pod. The packages of a cryptographic hash are 200 KB.
+	sum := fnv.New128a()
+	sum.Write([]byte(name))
+	return hex.EncodeToString(sum.Sum(nil))
 }
 
 // put gives the copy its name, and what has the name another one beside it: anybody may rename
@@ -360,10 +362,15 @@ func readSeeded(name string) map[uint64]Seeded {
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		var ino uint64
-		var s Seeded
-		if n, err := fmt.Sscanf(lines.Text(), "%d %d %x", &ino, &s.Size, &s.Sum); n == 3 && err == nil && s.Size >= 0 {
-			seeded[ino] = s
+		words := strings.Fields(lines.Text())
+		if len(words) != 3 {
+			continue
+		}
+		ino, e1 := strconv.ParseUint(words[0], 10, 64)
+		size, e2 := strconv.ParseInt(words[1], 10, 64)
+		sum, e3 := strconv.ParseUint(words[2], 16, 32)
+		if e1 == nil && e2 == nil && e3 == nil && size >= 0 {
+			seeded[ino] = Seeded{Size: size, Sum: uint32(sum)}
 		}
 	}
 	return seeded

@@ -1,0 +1,225 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// logBridge is `kubectl log-bridge …` in a namespace, with the plugin compiled and in the PATH.
+func logBridge(t *testing.T, ns string, args ...string) *exec.Cmd {
+	t.Helper()
+	dir := filepath.Dir(compile(t, "webhook/kubectl-log_bridge"))
+	args = append([]string{"log-bridge"}, args...)
+	cmd := command(bed.kubectl, append(args, "--kubeconfig", bed.kubeconfig, "--namespace", ns)...)
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	return cmd
+}
+
+// looking adds the flags of commands that look into containers: the image of the tests, and the patience that they have.
+func looking(args ...string) []string {
+	return append(args, "--image", "ghcr.io/log-bridge/log-bridge:test", "--timeout", patience.String())
+}
+
+// applications are pods of which each writes /data/app.log, with a number a line, once in 200 ms.
+const applications = `
+apiVersion: v1
+kind: Pod
+metadata: {name: root}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    command: [sh, -c, 'mkdir -p /data/cache; echo 1 > /data/app.pid; printf "SQLite format 3\0" > /data/state.db; echo x > /data/cache/page.log; i=0; while :; do i=$((i+1)); echo "line $i" >> /data/app.log; [ $((i % 100)) = 0 ] && mv /data/app.log /data/app.log.1; sleep 0.2; done']
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: strict}
+spec:
+  terminationGracePeriodSeconds: 1
+  securityContext: {runAsNonRoot: true, runAsUser: 1234, runAsGroup: 1234, fsGroup: 1234, seccompProfile: {type: RuntimeDefault}}
+  volumes: [{name: data, emptyDir: {}}]
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    command: [sh, -c, 'umask 077; i=0; exec 3>>/data/app.log; while :; do i=$((i+1)); echo "line $i" >&3; sleep 0.2; done']
+    volumeMounts: [{name: data, mountPath: /data}]
+    securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: shellless}
+spec:
+  terminationGracePeriodSeconds: 1
+  shareProcessNamespace: true
+  volumes: [{name: data, emptyDir: {}}]
+  containers:
+  - name: first
+    image: log-bridge.test/rotator:1
+    command: [sleep, "3600"]
+  - name: app
+    image: log-bridge.test/shellless:1
+    command: [/busybox, sh, -c, 'umask 077; i=0; while :; do i=$((i+1)); echo "line $i" >> /data/app.log; /busybox sleep 0.2; done']
+    volumeMounts: [{name: data, mountPath: /data}]
+`
+
+// found is what discover prints with -o json.
+type found []struct {
+	Workload, Pod string
+	Containers    []struct {
+		Container string
+		Logs      []struct {
+			Path, Mode, Program, Rotates, Volume string
+			Owner                                int
+			Grew                                 int64
+			Bridged                              bool
+		}
+		Left []struct{ Path, Why string }
+	}
+	Annotations map[string]string
+	Problems    []string
+}
+
+// TestDiscover: the logs of running pods are found, whatever their user, image and namespaces, and nothing else; the pods run
+// on as they were.
+func TestDiscover(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	apply(t, ns, applications)
+	kubectl(t, "-n", ns, "wait", "--for=condition=Ready", "pods", "--all", "--timeout=180s")
+	out, err := output(logBridge(t, ns, looking("discover", "-o", "json", "--watch", "3s")...))
+	var all found
+	if e := json.Unmarshal([]byte(out), &all); err != nil || e != nil {
+		t.Fatalf("%v, %v\n%s", err, e, out)
+	}
+	want := map[string]map[string]string{
+		"root":      {"log-bridge.dev/files": "/data/app.log"},
+		"strict":    {"log-bridge.dev/files": "/data/app.log"},
+		"shellless": {"log-bridge.dev/files": "app:/data/app.log", "log-bridge.dev/run-as-user": "1500"},
+	}
+	for _, d := range all {
+		if fmt.Sprint(d.Annotations) != fmt.Sprint(want[d.Pod]) || len(d.Problems) > 0 {
+			t.Errorf("%s: annotations %v, want %v; problems %q", d.Pod, d.Annotations, want[d.Pod], d.Problems)
+		}
+		for _, c := range d.Containers {
+			for _, l := range c.Logs {
+				if l.Path != "/data/app.log" || l.Grew == 0 {
+					t.Errorf("%s: %+v", d.Pod, l)
+				}
+			}
+		}
+		if d.Pod != "root" {
+			continue
+		}
+		var left []string
+		for _, l := range d.Containers[0].Left {
+			left = append(left, l.Path)
+		}
+		for _, path := range []string{"/data/app.pid", "/data/state.db", "/data/cache/page.log"} {
+			if !slices.Contains(left, path) {
+				t.Errorf("%s is not among what was left out: %q", path, left)
+			}
+		}
+	}
+	if len(all) != 3 {
+		t.Errorf("%d pods, want 3\n%s", len(all), out)
+	}
+	table, err := output(logBridge(t, ns, looking("discover", "root", "--watch", "1s")...))
+	if err != nil || !strings.Contains(table, "log-bridge.dev/files: /data/app.log") || !strings.Contains(table, "1 log in 1 pod") {
+		t.Errorf("%v\n%s", err, table)
+	}
+	if restarts := kubectl(t, "-n", ns, "get", "pods", "-o", "jsonpath={.items[*].status.containerStatuses[*].restartCount}"); strings.Trim(restarts, "0 ") != "" {
+		t.Errorf("restarts of the applications: %s", restarts)
+	}
+}
+
+// TestTail: the lines of files of running pods come as they are written, and the process in the pod ends with the command.
+func TestTail(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	apply(t, ns, applications)
+	kubectl(t, "-n", ns, "wait", "--for=condition=Ready", "pods", "--all", "--timeout=180s")
+	for _, c := range []struct {
+		args []string
+		want func([]string) string // what is wrong
+	}{
+		{[]string{"root", "/data/app.log", "--from-start"}, following(1, "line ")},
+		{[]string{"strict", "/data/app.log"}, following(0, "line ")},
+		{[]string{"strict"}, following(0, "line ")},
+		{[]string{"shellless/app", "/data/*.log", "--from-start"}, following(1, "app:/data/app.log line ")},
+	} {
+		name := strings.ReplaceAll(strings.Join(c.args, " "), "/", "_")
+		t.Run(name, func(t *testing.T) {
+			cmd := logBridge(t, ns, looking(append([]string{"tail"}, c.args...)...)...)
+			cmd.Stderr = os.Stderr
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			lines := make(chan string)
+			go func() {
+				defer close(lines)
+				for s := bufio.NewScanner(out); s.Scan(); {
+					lines <- s.Text()
+				}
+			}()
+			var have []string
+			late := time.After(patience)
+			for len(have) < 8 {
+				select {
+				case line, ok := <-lines:
+					if !ok {
+						t.Fatalf("tail ended after %q: %v", have, cmd.Wait())
+					}
+					have = append(have, line)
+				case <-late:
+					_ = cmd.Process.Kill()
+					t.Fatalf("only %q came", have)
+				}
+			}
+			if err := cmd.Process.Signal(os.Interrupt); err != nil {
+				t.Fatal(err)
+			}
+			for range lines {
+			}
+			_ = cmd.Wait() // the signal is its end
+			if problem := c.want(have); problem != "" {
+				t.Errorf("%s\n%q", problem, have)
+			}
+		})
+	}
+	eventually(t, "the ephemeral containers to end", func() (bool, string) {
+		running := kubectl(t, "-n", ns, "get", "pods", "-o", `jsonpath={.items[*].status.ephemeralContainerStatuses[*].state.running}`)
+		return running == "", running
+	})
+}
+
+// following says what is wrong with lines that should be numbered one after the other; the first number is first, if it is not 0.
+func following(first int, prefix string) func([]string) string {
+	return func(lines []string) string {
+		for i, line := range lines {
+			var n int
+			if _, err := fmt.Sscanf(strings.TrimPrefix(line, prefix), "%d", &n); err != nil || !strings.HasPrefix(line, prefix) {
+				return fmt.Sprintf("%q is not %sN", line, prefix)
+			}
+			if i == 0 && first == 0 {
+				first = n
+			}
+			if n != first+i {
+				return fmt.Sprintf("line %d is %q, want number %d", i, line, first+i)
+			}
+		}
+		return ""
+	}
+}
