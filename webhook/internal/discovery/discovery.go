@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -236,17 +238,22 @@ func entryOf(name string) (entry, how string) {
 	return literal(name), ""
 }
 
-// literal is a pattern that matches a name alone. A backslash cannot be written.
+// literal is a pattern that matches a name. What an entry cannot hold is written as ?: a backslash, a comma, and what deceives in a
+// terminal or is not UTF-8. Spaces are written so too: at the end they would be trimmed.
 func literal(name string) string {
-	return special.ReplaceAllStringFunc(name, func(c string) string {
-		if c == `\` {
-			return "?"
+	var out strings.Builder
+	for _, r := range name {
+		switch {
+		case strings.ContainsRune("*?[{}", r):
+			out.WriteString("[" + string(r) + "]")
+		case strings.ContainsRune(`\,`, r) || unicode.IsSpace(r) || r < ' ' || r == 0x7f || r == utf8.RuneError || contract.Deceives(r):
+			out.WriteByte('?')
+		default:
+			out.WriteRune(r)
 		}
-		return "[" + c + "]"
-	})
+	}
+	return out.String()
 }
-
-var special = regexp.MustCompile(`[*?\[{}\\,\n]`)
 
 // volumeOf is the name of the volume that a container mounts over a path; empty without one.
 func volumeOf(pod *corev1.Pod, container, name string) string {
@@ -315,6 +322,9 @@ func (found *Found) suggest(pod *corev1.Pod) {
 	}
 	if len(entries) == 0 {
 		return
+	}
+	if have := pod.Annotations[contract.Prefix+contract.KeyFiles]; have != "" {
+		entries = slices.Insert(entries, 0, have)
 	}
 	found.Annotations = map[string]string{contract.KeyFiles: strings.Join(entries, ",")}
 	for uid, why := range private {
