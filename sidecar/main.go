@@ -25,6 +25,7 @@ Usage:
   log-bridge ready [--state DIR]               wait until tail follows its files
   log-bridge look [flags]                      list the files that another container writes
   log-bridge seed FROM TO [FROM TO]…           copy the files of an image from FROM to TO
+  log-bridge status ARGUMENTS                  print what a running tail with these arguments has delivered
   log-bridge version                           print the version
 
 Run log-bridge COMMAND --help for its flags.
@@ -49,7 +50,7 @@ func main() {
 func run(args []string, stdout, stderr *os.File, words *say.Sayer) error {
 	if len(args) == 0 {
 		fmt.Fprint(stderr, usage)
-		return errors.New("missing command; use tail, ready, look, seed or version")
+		return errors.New("missing command; use tail, ready, look, seed, status or version")
 	}
 	switch command, args := args[0], args[1:]; command {
 	case "tail":
@@ -67,13 +68,15 @@ func run(args []string, stdout, stderr *os.File, words *say.Sayer) error {
 		return lookCommand(args, stdout)
 	case "seed":
 		return seed(args, stdout, words)
+	case "status":
+		return status(args, stdout)
 	case "version", "--version":
 		return printVersion(stdout)
 	case "help", "--help", "-h":
 		_, err := io.WriteString(stdout, usage)
 		return err
 	default:
-		return fmt.Errorf("unknown command %q; use tail, ready, look, seed or version", command)
+		return fmt.Errorf("unknown command %q; use tail, ready, look, seed, status or version", command)
 	}
 }
 

@@ -55,3 +55,6 @@ const (
 	Empty      Content = "empty"
 	Unreadable Content = "unreadable"
 )
+
+// StatusLine is a line that `log-bridge status` prints: bytes delivered, bytes left, and CONTAINER:PATH as a Go string.
+const StatusLine = "%d %d %q\n"

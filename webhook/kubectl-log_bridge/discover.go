@@ -39,6 +39,9 @@ type discovered struct {
 // atOnce is how many pods are looked at at a time: each gets a container more.
 const atOnce = 4
 
+// defaultWatch is how long to watch what grows and rotates.
+const defaultWatch = 5 * time.Second
+
 func (o *options) discover() *cobra.Command {
 	var s selection
 	var container, output string
@@ -59,7 +62,7 @@ container of the sidecar's image stays listed in the pod, though its process has
 	c.Flags().StringVarP(&s.selector, "selector", "l", "", "look at pods with these `LABELS`")
 	c.Flags().BoolVarP(&s.all, "all-namespaces", "A", false, "look at pods of all namespaces")
 	c.Flags().StringVarP(&container, "container", "c", "", "look at this `CONTAINER` only")
-	c.Flags().DurationVar(&watch, "watch", 5*time.Second, "how long to watch what grows and rotates")
+	c.Flags().DurationVar(&watch, "watch", defaultWatch, "how long to watch what grows and rotates")
 	c.Flags().StringVarP(&output, "output", "o", "", "`FORMAT`: wide, json, yaml, patch (of the pod template), or rule (for the values of the chart)")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if !slices.Contains([]string{"", "wide", "json", "yaml", "patch", "rule"}, output) {
@@ -292,7 +295,7 @@ func writePatches(w io.Writer, all []*discovered) error {
 }
 
 // patchOf sets annotations on the pods of a kind.
-func patchOf(kind string, annotations map[string]string) map[string]any {
+func patchOf[V any](kind string, annotations map[string]V) map[string]any {
 	patch := map[string]any{"metadata": map[string]any{"annotations": annotations}}
 	if kind == "Pod" {
 		return patch

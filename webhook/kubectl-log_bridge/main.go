@@ -99,7 +99,7 @@ does not answer, or another failure.`,
 	}
 	root.SetVersionTemplate("kubectl log-bridge {{.Version}}\n")
 	o.kube.AddFlags(root.PersistentFlags())
-	root.AddCommand(o.discover(), o.tail())
+	root.AddCommand(o.discover(), o.tail(), o.annotate(), o.status(), o.upgrade(), o.reference())
 	return root
 }
 

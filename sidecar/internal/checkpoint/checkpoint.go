@@ -16,9 +16,11 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -143,13 +145,34 @@ func Open(dir string) (*Store, map[int]Record, error) {
 		return nil, nil, err
 	}
 	s.openSeen(filepath.Join(dir, "seen"))
-	s.slots = int((st.Size() + 2*SlotSize - 1) / (2 * SlotSize))
+	return s, s.read(st.Size()), nil
+}
+
+// Read returns the records of a checkpoint that another process keeps, without changing anything.
+func Read(dir string) ([]Record, error) {
+	name := filepath.Join(dir, "checkpoint")
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("read the checkpoint: %w", err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read the checkpoint: %w", err)
+	}
+	s := &Store{f: f}
+	return slices.Collect(maps.Values(s.read(st.Size()))), nil
+}
+
+// read reads the records of a file of this size in bytes, and notes its pairs.
+func (s *Store) read(size int64) map[int]Record {
+	s.slots = int((size + 2*SlotSize - 1) / (2 * SlotSize))
 	s.turn = make([]byte, s.slots)
 	records := map[int]Record{}
 	var pair [2 * SlotSize]byte
 	for i := range s.slots {
 		clear(pair[:])
-		if _, err := f.ReadAt(pair[:], int64(i)*int64(len(pair))); err != nil && err != io.EOF {
+		if _, err := s.f.ReadAt(pair[:], int64(i)*int64(len(pair))); err != nil && err != io.EOF {
 			continue // unreadable is as if it had never been written
 		}
 		a, seqA, okA := decode(pair[:SlotSize])
@@ -167,7 +190,7 @@ func Open(dir string) (*Store, map[int]Record, error) {
 		}
 		records[i] = a
 	}
-	return s, records, nil
+	return records
 }
 
 // Nowhere is a store that keeps nothing, for where no checkpoint can be made. It does

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/log-bridge/log-bridge/test/helpers/testbed"
 )
 
 // logBridge is `kubectl log-bridge …` in a namespace, with the plugin compiled and in the PATH.
@@ -205,7 +207,8 @@ func TestTail(t *testing.T) {
 	})
 }
 
-// following says what is wrong with lines that should be numbered one after the other; the first number is first, if it is not 0.
+// following says what is wrong with lines that should be numbered one after the other. If first is not 0, they begin with a file, of
+// which each has 100 lines.
 func following(first int, prefix string) func([]string) string {
 	return func(lines []string) string {
 		for i, line := range lines {
@@ -213,7 +216,7 @@ func following(first int, prefix string) func([]string) string {
 			if _, err := fmt.Sscanf(strings.TrimPrefix(line, prefix), "%d", &n); err != nil || !strings.HasPrefix(line, prefix) {
 				return fmt.Sprintf("%q is not %sN", line, prefix)
 			}
-			if i == 0 && first == 0 {
+			if i == 0 && (first == 0 || n%100 == 1) {
 				first = n
 			}
 			if n != first+i {
@@ -221,5 +224,107 @@ func following(first int, prefix string) func([]string) string {
 			}
 		}
 		return ""
+	}
+}
+
+// TestUpgrade: a running sidecar gets another image, and the application, whose lines neither get lost nor come twice, does not notice.
+// An image that does not exist is taken back. status shows what each pod runs with.
+func TestUpgrade(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	const next, absent = "ghcr.io/log-bridge/log-bridge:next", "ghcr.io/log-bridge/log-bridge:absent"
+	if out, err := output(command(bed.cluster, "exec", "--name", clusterName(), "--", "ctr", "-n", "k8s.io", "images", "tag", "--force", "ghcr.io/log-bridge/log-bridge:test", next)); err != nil {
+		t.Fatal(err, out)
+	}
+	apply(t, ns, `
+apiVersion: v1
+kind: Pod
+metadata: {name: app, annotations: {log-bridge.dev/files: /srv/app.log}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    command: [sh, -c, 'i=0; while :; do i=$((i+1)); echo "line $i" >> /srv/app.log; sleep 0.05; done']
+`)
+	kubectl(t, "-n", ns, "wait", "--for=condition=Ready", "pod/app", "--timeout=180s")
+	image := func() string {
+		return kubectl(t, "-n", ns, "get", "pod", "app", "-o", `jsonpath={.spec.initContainers[?(@.name=="log-bridge")].image}`)
+	}
+	out, err := output(logBridge(t, ns, "status"))
+	if err != nil || !strings.Contains(out, "app:/srv/app.log") || !strings.Contains(out, "1 pod with the sidecar") || !strings.Contains(out, "ago") {
+		t.Errorf("status: %v\n%s", err, out)
+	}
+	if out, err := output(logBridge(t, ns, "upgrade", "--image", next, "--dry-run")); err != nil || !strings.Contains(out, "1 to bring to "+next) || image() == next {
+		t.Errorf("dry run: %v\n%s", err, out)
+	}
+	if out, err := output(logBridge(t, ns, "upgrade", "pods/app", "--image", next, "--yes", "--timeout", patience.String())); err != nil || image() != next {
+		t.Fatalf("upgrade: %v\n%s", err, out)
+	}
+	got := lines(t, "the lines of the new sidecar", atLeast(5), "-n", ns, "app", "-c", "log-bridge")
+	before := testbed.SplitLines(kubectl(t, "-n", ns, "logs", "app", "-c", "log-bridge", "--previous"))
+	if problem := inOrder(slices.Concat(before, got)); problem != "" {
+		t.Error("over the upgrade: " + problem)
+	}
+	if out, err := output(logBridge(t, ns, "status")); err == nil || !strings.Contains(out, "not the chart's version") {
+		t.Errorf("status of a sidecar with another version than the chart's: %v\n%s", err, out)
+	}
+	if out, err := output(logBridge(t, ns, "upgrade", "--image", absent, "--yes", "--timeout", patience.String())); err == nil || !strings.Contains(err.Error(), "has its old image "+next+" again") || image() != next {
+		t.Errorf("upgrade to an image that does not exist: %v\n%s", err, out)
+	}
+	kubectl(t, "-n", ns, "wait", "--for=condition=Ready", "pod/app", "--timeout=180s")
+	if restarts := kubectl(t, "-n", ns, "get", "pod", "app", "-o", "jsonpath={.status.containerStatuses[0].restartCount}"); restarts != "0" {
+		t.Errorf("the application was restarted %s times", restarts)
+	}
+}
+
+// inOrder says what is wrong with the lines "line 1", "line 2", …
+func inOrder(lines []string) string {
+	for i, line := range lines {
+		if want := fmt.Sprintf("line %d", i+1); line != want {
+			return fmt.Sprintf("line %d is %q, want %q", i+1, line, want)
+		}
+	}
+	return ""
+}
+
+// TestAnnotate: a Deployment is annotated, its pods are replaced, and the first lines are shown; then it is as before.
+func TestAnnotate(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	apply(t, ns, `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: shop}
+spec:
+  selector: {matchLabels: {app: shop}}
+  template:
+    metadata: {labels: {app: shop}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: app
+        image: log-bridge.test/rotator:1
+        command: [sh, -c, 'exec 3>>/var/log/app/shop.log; i=0; while :; do i=$((i+1)); echo "line $i" >&3; sleep 0.2; done']
+`)
+	kubectl(t, "-n", ns, "rollout", "status", "deployment/shop", "--timeout=180s")
+	annotations := func() string {
+		return kubectl(t, "-n", ns, "get", "deployment", "shop", "-o", "jsonpath={.spec.template.metadata.annotations}")
+	}
+	if out, err := output(logBridge(t, ns, "annotate", "deployment/shop", "files=shop.log", "--yes")); err == nil || !strings.Contains(out, "mistake LB") || annotations() != "" {
+		t.Errorf("a mistake: %v\n%s", err, out)
+	}
+	if out, err := output(logBridge(t, ns, "annotate", "deployment/shop", "files=/var/log/app/shop.log", "--dry-run=server")); err != nil || !strings.Contains(out, "accepts the change") || annotations() != "" {
+		t.Errorf("dry run: %v\n%s", err, out)
+	}
+	if out, err := output(logBridge(t, ns, "annotate", "deployment/shop", "files=/var/log/app/shop.log")); err == nil || !strings.Contains(err.Error(), "nothing was changed") || annotations() != "" {
+		t.Errorf("without an answer: %v\n%s", err, out)
+	}
+	out, err := output(logBridge(t, ns, looking("annotate", "deployment/shop", "--from-discovery", "--yes")...))
+	if err != nil || !strings.Contains(out, "+ log-bridge.dev/files: /var/log/app/shop.log") || !strings.Contains(out, "  line ") {
+		t.Errorf("from discovery: %v\n%s", err, out)
+	}
+	if out, err := output(logBridge(t, ns, "annotate", "deployment/shop", "--undo", "--yes")); err != nil || annotations() != "" {
+		t.Errorf("undo: %v\n%s\n%s", err, out, annotations())
 	}
 }
