@@ -15,9 +15,10 @@ help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## Build both programs into bin/
+build: ## Build the programs into bin/
 	CGO_ENABLED=0 go build $(GOFLAGS_STATIC) -o bin/log-bridge ./sidecar
 	CGO_ENABLED=0 go build $(GOFLAGS_STATIC) -o bin/log-bridge-webhook ./webhook
+	CGO_ENABLED=0 go build $(GOFLAGS_STATIC) -o bin/kubectl-log_bridge ./webhook/kubectl-log_bridge
 
 .PHONY: $(CLUSTER)
 $(CLUSTER):

@@ -77,7 +77,7 @@ func TestServeRefuses(t *testing.T) {
 		"--client-ca " + empty + "-missing": "no such file",
 	} {
 		var stderr buffer
-		code := run(t.Context(), append([]string{"serve", "--cert-dir", dir, "--port", freePort(t), "--health-port", freePort(t)}, strings.Fields(args)...), nil, io.Discard, &stderr)
+		code := run(t.Context(), append([]string{"serve", "--cert-dir", dir, "--port", freePort(t), "--health-port", freePort(t)}, strings.Fields(args)...), io.Discard, &stderr)
 		if code != exitTrouble || !strings.Contains(stderr.String(), want) {
 			t.Errorf("%s: exit code %d, want %q:\n%s", args, code, want, &stderr)
 		}
@@ -89,7 +89,7 @@ func startServe(t *testing.T, ended chan<- int, log *buffer, args ...string) con
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	go func() { ended <- run(ctx, append([]string{"serve"}, args...), nil, io.Discard, log) }()
+	go func() { ended <- run(ctx, append([]string{"serve"}, args...), io.Discard, log) }()
 	return cancel
 }
 

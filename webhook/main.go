@@ -1,7 +1,5 @@
-// Command log-bridge-webhook gives annotated pods the sidecar that brings their log
-// files to kubectl logs: as an admission webhook (serve), or on manifests without a
-// cluster (inject, check). It also finds what is wrong in a cluster (check --cluster,
-// probe), and is a plugin of kubectl by the name kubectl-log_bridge.
+// Command log-bridge-webhook is the admission webhook that gives annotated pods the sidecar that brings their log files to kubectl
+// logs.
 package main
 
 import (
@@ -12,8 +10,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"strings"
 	"syscall"
 )
 
@@ -23,52 +19,27 @@ var version = "dev"
 // image is the sidecar's image where nobody names another.
 func image() string { return "ghcr.io/log-bridge/log-bridge:" + version }
 
-// called is what a person types to call the program.
-func called() string {
-	if name := strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe"); name == "kubectl-log_bridge" {
-		return "kubectl log-bridge"
-	}
-	return "log-bridge-webhook"
-}
-
-// usage, with the program as PROGRAM.
-const usage = `PROGRAM adds the log-bridge sidecar to annotated pods.
+const usage = `log-bridge-webhook adds the log-bridge sidecar to annotated pods.
 
 Usage:
-  PROGRAM serve  [flags]     run the admission webhook
-  PROGRAM inject -f FILE     print a manifest with the sidecar added
-  PROGRAM check  -f FILE     explain how files would be shared, and find mistakes
-  PROGRAM check  --cluster   find problems in a cluster; -n and -A as for kubectl
-  PROGRAM probe  [flags]     check whether an annotated pod would get the sidecar
-  PROGRAM version
+  log-bridge-webhook serve [flags]   run the admission webhook
+  kubectl log-bridge probe [flags]   check whether it would inject a pod, as the test of the chart
+  log-bridge-webhook version
 
---help lists the flags of a command. FILE may be - for standard input.
-
-` + exitCodes
-
-const exitCodes = `Exit codes: 0 no mistake; 1 a mistake, such as a pod that would be refused, with a
-message; 2 wrong usage, an unreadable manifest, an unreachable cluster, or another
-failure.
+--help lists the flags of a command. For manifests and clusters, use the plugin: kubectl log-bridge.
 `
 
-// Exit codes, part of the interface.
+// Exit codes.
 const (
-	exitOK = 0
-	// exitMistake: the manifest has a mistake that log-bridge refuses, or something in
-	// the cluster does not work.
-	exitMistake = 1
-	// exitTrouble: wrong usage, unreadable input, or a failure of ours.
+	exitOK      = 0
 	exitTrouble = 2
 )
 
 func main() {
-	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// errMistakes is returned after the mistakes were written.
-var errMistakes = errors.New("mistakes")
-
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	command := ""
 	if len(args) > 0 {
 		command, args = args[0], args[1:]
@@ -83,28 +54,22 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		context.AfterFunc(ctx, stop)
 		defer stop()
 		err = serve(ctx, args, stdout, stderr)
-	case "inject":
-		err = injectCommand(ctx, args, stdin, stdout, stderr)
-	case "check":
-		err = checkCommand(ctx, args, stdin, stdout)
 	case "probe":
-		err = probeCommand(ctx, args, stdout)
+		err = probe(ctx, args, stdout)
 	case "version":
 		_, err = fmt.Fprintln(stdout, version)
 	case "help", "-h", "-help", "--help":
-		_, err = io.WriteString(stdout, strings.ReplaceAll(usage, "PROGRAM", called()))
+		_, err = io.WriteString(stdout, usage)
 	case "":
-		err = errors.New("no command; use serve, inject, check, probe or version")
+		err = errors.New("no command; use serve, probe or version")
 	default:
-		err = fmt.Errorf("unknown command %q; use serve, inject, check, probe or version", command)
+		err = fmt.Errorf("unknown command %q; use serve, probe or version", command)
 	}
 	switch {
 	case err == nil || errors.Is(err, flag.ErrHelp):
 		return exitOK
-	case errors.Is(err, errMistakes):
-		return exitMistake
 	}
-	say(stderr, "%s: %v", called(), err)
+	say(stderr, "log-bridge-webhook: %v", err)
 	return exitTrouble
 }
 
@@ -113,21 +78,14 @@ func parse(fs *flag.FlagSet, args []string, help io.Writer) error {
 	fs.SetOutput(io.Discard)
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprintf(help, "Flags of %s %s:\n", called(), fs.Name())
+		fmt.Fprintf(help, "Flags of log-bridge-webhook %s:\n", fs.Name())
 		fs.SetOutput(help)
 		fs.PrintDefaults()
-		if fs.Name() != "serve" {
-			fmt.Fprint(help, exitCodes)
-		}
 		return err
 	case err != nil:
 		return fmt.Errorf("%s: %w; --help lists the flags", fs.Name(), err)
 	case fs.NArg() > 0:
-		remedy := "--help lists the flags"
-		if fs.NFlag() == 0 && fs.Lookup("f") != nil {
-			remedy = "use -f " + fs.Arg(0)
-		}
-		return fmt.Errorf("%s: %q is not a flag; %s", fs.Name(), fs.Arg(0), remedy)
+		return fmt.Errorf("%s: %q is not a flag; --help lists the flags", fs.Name(), fs.Arg(0))
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ func serveFlags(o *options) *flag.FlagSet {
 	fs.IntVar(&o.metricsPort, "metrics-port", 8080, "TCP `port` of /metrics; 0 turns them off")
 	fs.DurationVar(&o.stay, "shutdown-delay", 10*time.Second, "how long to keep serving after SIGTERM, while /readyz already fails")
 
-	quantity(fs, &o.memory, "memory", "memory limit of the container; the Go runtime uses at most nine tenths of it, and reviews one sixteenth")
+	inject.QuantityFlag(fs, &o.memory, "memory", "memory limit of the container; the Go runtime uses at most nine tenths of it, and reviews one sixteenth")
 	fs.DurationVar(&o.timeout, "review-timeout", 10*time.Second, "how long a review may take, including its body; set it to the webhook's timeoutSeconds")
 	fs.IntVar(&o.connections, "connections", 250, "maximum number of open `CONNECTIONS` to the webhook's port")
 	fs.BoolVar(&o.http2, "http2", false, "allow HTTP/2, which API servers do not use for webhooks")
@@ -80,58 +80,9 @@ func serveFlags(o *options) *flag.FlagSet {
 	fs.StringVar(&o.service, "service", "log-bridge-webhook", "`NAME` of the Service, for the webhook's own certificates")
 	fs.StringVar(&o.namespace, "namespace", "log-bridge", "`NAMESPACE` of the Secret and the Service")
 
-	injectFlags(fs, &o.inject)
+	o.inject = inject.Config{Version: version, Image: image()}
+	o.inject.Flags(fs)
 	return fs
-}
-
-// injectFlags are those of all commands that decide about pods.
-func injectFlags(fs *flag.FlagSet, c *inject.Config) {
-	fs.StringVar(&c.Image, "image", image(), "the sidecar's `IMAGE`")
-	fs.Func("image-pull-policy", "`Always`, IfNotPresent or Never, for the sidecar's image (default: Kubernetes' own)", func(s string) error {
-		switch p := corev1.PullPolicy(s); p {
-		case "", corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever:
-			c.PullPolicy = p
-			return nil
-		}
-		return errors.New("use Always, IfNotPresent or Never")
-	})
-	c.Version = version
-	c.Resources = inject.DefaultResources()
-	quantity(fs, &c.Resources.CPURequest, "cpu-request", "the sidecar's CPU request, unless an annotation sets it")
-	quantity(fs, &c.Resources.CPULimit, "cpu-limit", "the sidecar's CPU limit")
-	quantity(fs, &c.Resources.MemoryRequest, "memory-request", "the sidecar's memory request")
-	quantity(fs, &c.Resources.MemoryLimit, "memory-limit", "the sidecar's memory limit")
-	quantity(fs, &c.Resources.EphemeralRequest, "ephemeral-storage-request", "the sidecar's ephemeral-storage request, in a pod where a container has such a limit or each has such a request")
-	quantity(fs, &c.Resources.EphemeralLimit, "ephemeral-storage-limit", "the sidecar's ephemeral-storage limit, in a pod where a container has such a limit")
-	fs.Func("stats", "how often the sidecar reports on stderr what it delivered (`DURATION`, default 0s: never)", func(s string) error {
-		d, err := time.ParseDuration(s)
-		if err != nil || d < 0 {
-			return errors.New("use a duration such as 1m, or 0s for never")
-		}
-		c.Stats = d
-		return nil
-	})
-	quantity(fs, &c.SeedLimit, "seed-limit", "maximum number of bytes to copy from an image into a log directory; none: the sidecar's default")
-}
-
-// quantity is a flag of a Kubernetes quantity; empty is none.
-func quantity(fs *flag.FlagSet, to *resource.Quantity, name, text string) {
-	usual := "none"
-	if !to.IsZero() {
-		usual = to.String()
-	}
-	fs.Func(name, text+" (`QUANTITY`, default "+usual+")", func(s string) error {
-		if s == "" {
-			*to = resource.Quantity{}
-			return nil
-		}
-		q, err := inject.ParseQuantity(s)
-		if err != nil || q.Sign() <= 0 {
-			return errors.New("use a positive quantity, such as 64Mi or 100m, or nothing")
-		}
-		*to = q
-		return nil
-	})
 }
 
 // certificates give the serving certificate; certs.Manager and certs.Files do.

@@ -34,7 +34,7 @@ func TestServe(t *testing.T) {
 	ended := make(chan int, 1)
 	go func() {
 		ended <- run(ctx, []string{"serve", "--cert-dir", dir, "--port", hook, "--health-port", health, "--metrics-port", metrics,
-			"--image", "registry.example/sidecar:7", "--shutdown-delay", "2s"}, nil, io.Discard, &log)
+			"--image", "registry.example/sidecar:7", "--shutdown-delay", "2s"}, io.Discard, &log)
 	}()
 	poll(t, &log, "ready", func() bool { code, _ := get("http://localhost:" + health + "/readyz"); return code == http.StatusOK })
 
@@ -85,7 +85,7 @@ func TestServeFails(t *testing.T) {
 	defer taken.Close()
 	_, port, _ := net.SplitHostPort(taken.Addr().String())
 	var stderr buffer
-	code := run(t.Context(), []string{"serve", "--cert-dir", dir, "--port", freePort(t), "--health-port", port, "--metrics-port", "0"}, nil, io.Discard, &stderr)
+	code := run(t.Context(), []string{"serve", "--cert-dir", dir, "--port", freePort(t), "--health-port", port, "--metrics-port", "0"}, io.Discard, &stderr)
 	if code != exitTrouble || !strings.Contains(stderr.String(), "address already in use") {
 		t.Errorf("exit code %d:\n%s", code, &stderr)
 	}

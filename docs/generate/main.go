@@ -1,6 +1,6 @@
 // Command generate writes what is derived: the chart's values.schema.json and the table of
-// its values from values.yaml, the table of annotations from sidecar/contract, and the
-// table of findings from what `log-bridge-webhook check --list` prints. Tables are between
+// its values from values.yaml, the table of annotations from sidecar/contract, the
+// table of findings from what `kubectl log-bridge check --list` prints, and the reference of the plugin from its commands. They are between
 // two markers in a page that is otherwise written by hand.
 //
 // It is run by `go generate ./docs/...`, and its test fails while a file is not current.
@@ -61,12 +61,17 @@ func generate(top string) (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	commands, err := printed(top, "reference")
+	if err != nil {
+		return nil, err
+	}
 	files := map[string][]byte{"charts/log-bridge/values.schema.json": schema}
 	for name, table := range map[string]string{
 		"charts/log-bridge/README.md": values.table(),
 		"README.md":                   annotations(),
 		"docs/annotations.md":         annotations(),
 		"docs/findings.md":            findings,
+		"docs/kubectl.md":             commands,
 	} {
 		page, err := os.ReadFile(filepath.Join(top, name))
 		if err != nil {
@@ -118,12 +123,17 @@ func valueWords(a contract.Annotation) string {
 
 // findings is the table that the program prints.
 func findings(top string) (string, error) {
-	cmd := exec.Command("go", "run", "./webhook", "check", "--list")
+	return printed(top, "check", "--list")
+}
+
+// printed is what the plugin prints.
+func printed(top string, args ...string) (string, error) {
+	cmd := exec.Command("go", append([]string{"run", "./webhook/kubectl-log_bridge"}, args...)...)
 	cmd.Dir = top
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("log-bridge-webhook check --list: %w", err)
+		return "", fmt.Errorf("kubectl log-bridge %s: %w", strings.Join(args, " "), err)
 	}
 	return string(out), nil
 }

@@ -13,22 +13,10 @@ import (
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 )
 
-// plugin runs `kubectl log-bridge` with a program that is installed as docs/check.md says, and
-// returns its output and its exit code.
+// plugin runs `kubectl log-bridge` with a kubeconfig, and returns its output and its exit code.
 func plugin(t *testing.T, kubeconfig string, args ...string) (string, int) {
 	t.Helper()
-	bin := filepath.Join(bed.dir, "plugin")
-	if _, err := os.Stat(filepath.Join(bin, "kubectl-log_bridge")); err != nil {
-		program := compile(t, "webhook")
-		if err := os.MkdirAll(bin, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(program, filepath.Join(bin, "kubectl-log_bridge")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := command(bed.kubectl, append([]string{"log-bridge"}, append(args, "--kubeconfig", kubeconfig)...)...)
-	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
+	cmd := pluginCommand(t, kubeconfig, args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	var exit *exec.ExitError
@@ -36,6 +24,15 @@ func plugin(t *testing.T, kubeconfig string, args ...string) (string, int) {
 		t.Fatal(err)
 	}
 	return out.String(), cmd.ProcessState.ExitCode()
+}
+
+// pluginCommand is `kubectl log-bridge …`, with the plugin compiled and in the PATH.
+func pluginCommand(t *testing.T, kubeconfig string, args ...string) *exec.Cmd {
+	t.Helper()
+	dir := filepath.Dir(compile(t, "webhook/kubectl-log_bridge"))
+	cmd := command(bed.kubectl, append([]string{"log-bridge"}, append(args, "--kubeconfig", kubeconfig)...)...)
+	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
+	return cmd
 }
 
 // told waits until the check of a namespace reports all of this, and ends with that exit code.

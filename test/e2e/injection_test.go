@@ -674,7 +674,7 @@ func containerID(t *testing.T, ns, pod, container string) string {
 func TestInjectedManifest(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t, "log-bridge.dev/inject=false")
-	program := compile(t, "webhook")
+	program := compile(t, "webhook/kubectl-log_bridge")
 	const manifest = `
 apiVersion: v1
 kind: Pod

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,14 +14,10 @@ import (
 	"github.com/log-bridge/log-bridge/test/helpers/testbed"
 )
 
-// logBridge is `kubectl log-bridge …` in a namespace, with the plugin compiled and in the PATH.
+// logBridge is `kubectl log-bridge …` in a namespace.
 func logBridge(t *testing.T, ns string, args ...string) *exec.Cmd {
 	t.Helper()
-	dir := filepath.Dir(compile(t, "webhook/kubectl-log_bridge"))
-	args = append([]string{"log-bridge"}, args...)
-	cmd := command(bed.kubectl, append(args, "--kubeconfig", bed.kubeconfig, "--namespace", ns)...)
-	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
-	return cmd
+	return pluginCommand(t, bed.kubeconfig, append(args, "--namespace", ns)...)
 }
 
 // looking adds the flags of commands that look into containers: the image of the tests, and the patience that they have.
@@ -232,7 +227,7 @@ func following(first int, prefix string) func([]string) string {
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
-	const next, absent = "ghcr.io/log-bridge/log-bridge:next", "ghcr.io/log-bridge/log-bridge:absent"
+	const next, absent = "ghcr.io/log-bridge/log-bridge:next", "localhost:1/log-bridge:absent"
 	if out, err := output(command(bed.cluster, "exec", "--name", clusterName(), "--", "ctr", "-n", "k8s.io", "images", "tag", "--force", "ghcr.io/log-bridge/log-bridge:test", next)); err != nil {
 		t.Fatal(err, out)
 	}
@@ -263,9 +258,8 @@ spec:
 	}
 	got := lines(t, "the lines of the new sidecar", atLeast(5), "-n", ns, "app", "-c", "log-bridge")
 	before := testbed.SplitLines(kubectl(t, "-n", ns, "logs", "app", "-c", "log-bridge", "--previous"))
-	if problem := inOrder(slices.Concat(before, got)); problem != "" {
-		t.Error("over the upgrade: " + problem)
-	}
+	all := slices.Concat(before, got)
+	equalLines(t, all, numbered("line ", len(all)))
 	if out, err := output(logBridge(t, ns, "status")); err == nil || !strings.Contains(out, "not the chart's version") {
 		t.Errorf("status of a sidecar with another version than the chart's: %v\n%s", err, out)
 	}
@@ -276,16 +270,6 @@ spec:
 	if restarts := kubectl(t, "-n", ns, "get", "pod", "app", "-o", "jsonpath={.status.containerStatuses[0].restartCount}"); restarts != "0" {
 		t.Errorf("the application was restarted %s times", restarts)
 	}
-}
-
-// inOrder says what is wrong with the lines "line 1", "line 2", …
-func inOrder(lines []string) string {
-	for i, line := range lines {
-		if want := fmt.Sprintf("line %d", i+1); line != want {
-			return fmt.Sprintf("line %d is %q, want %q", i+1, line, want)
-		}
-	}
-	return ""
 }
 
 // TestAnnotate: a Deployment is annotated, its pods are replaced, and the first lines are shown; then it is as before.

@@ -149,8 +149,8 @@ func attributes(object map[string]any, kind schema.GroupVersionKind, resource sc
 // refused are the objects that the webhook would refuse, by name.
 func refused(t *testing.T, objects []map[string]any) map[string]string {
 	t.Helper()
-	program := filepath.Join(t.TempDir(), "log-bridge-webhook")
-	build := exec.Command("go", "build", "-o", program, "./webhook")
+	program := filepath.Join(t.TempDir(), "kubectl-log_bridge")
+	build := exec.Command("go", "build", "-o", program, "./webhook/kubectl-log_bridge")
 	build.Dir = top
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -75,7 +75,9 @@ prints the first lines, or why none came. KEY is an annotation without the prefi
 		if ways := count(len(a.set) > 0, a.discover, a.undo); ways != 1 {
 			return errors.New("say what to set: KEY=VALUE, --from-discovery or --undo, one of them")
 		}
-		return o.annotateWorkload(c.Context(), a)
+		ctx, stop := untilSignal(c.Context())
+		defer stop()
+		return o.annotateWorkload(ctx, a)
 	}
 	return c
 }

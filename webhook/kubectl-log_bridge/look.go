@@ -13,14 +13,14 @@ import (
 	"github.com/log-bridge/log-bridge/webhook/internal/ephemeral"
 )
 
-// looked is what `log-bridge look` found in a container.
-type looked struct {
+// sight is what `log-bridge look` found in a container.
+type sight struct {
 	contract.Looked
 	Files []contract.Seen
 }
 
 // lookInto runs `log-bridge look` beside a container. If nothing tells the user of the container's process, a first look finds it out.
-func lookInto(ctx context.Context, r *ephemeral.Runner, t *ephemeral.Target, watch time.Duration) (looked, error) {
+func lookInto(ctx context.Context, r *ephemeral.Runner, t *ephemeral.Target, watch time.Duration) (sight, error) {
 	for try := 0; ; try++ {
 		found, err := lookOnce(ctx, r, *t, watch)
 		if err != nil || !found.Denied {
@@ -28,7 +28,7 @@ func lookInto(ctx context.Context, r *ephemeral.Runner, t *ephemeral.Target, wat
 		}
 		user := &ephemeral.User{UID: int64(found.Uid), GID: int64(found.Gid)}
 		if known := t.Known(); try > 0 || known != nil && *known == *user {
-			return looked{}, fmt.Errorf("the kernel does not show the files of container %s to another container of its user %d: process %d has the capabilities %s; "+
+			return sight{}, fmt.Errorf("the kernel does not show the files of container %s to another container of its user %d: process %d has the capabilities %s; "+
 				"look into it with a container that has them, such as kubectl debug --profile=sysadmin", t.Container, found.Uid, found.PID, orNone(found.Caps))
 		}
 		t.User = user
@@ -42,7 +42,7 @@ func orNone(caps string) string {
 	return "0x" + caps
 }
 
-func lookOnce(ctx context.Context, r *ephemeral.Runner, t ephemeral.Target, watch time.Duration) (looked, error) {
+func lookOnce(ctx context.Context, r *ephemeral.Runner, t ephemeral.Target, watch time.Duration) (sight, error) {
 	args := []string{"look", "--watch=" + watch.String()}
 	if s := t.Status(); s != nil && s.State.Running != nil {
 		args = append(args, "--since="+strconv.FormatInt(s.State.Running.StartedAt.Unix(), 10))
@@ -52,27 +52,27 @@ func lookOnce(ctx context.Context, r *ephemeral.Runner, t ephemeral.Target, watc
 	}
 	c, err := r.Start(ctx, t, "look", false, args...)
 	if err != nil {
-		return looked{}, err
+		return sight{}, err
 	}
 	out, err := c.Output(ctx)
 	if err != nil {
-		return looked{}, err
+		return sight{}, err
 	}
-	return parseLooked(out)
+	return parseSight(out)
 }
 
-// parseLooked reads the lines that `log-bridge look` prints. Its names are the application's.
-func parseLooked(out []byte) (found looked, err error) {
+// parseSight reads the lines that `log-bridge look` prints. Its names are the application's.
+func parseSight(out []byte) (found sight, err error) {
 	for n, line := range bytes.Split(bytes.TrimSpace(out), []byte("\n")) {
 		if n == 0 {
 			if err := json.Unmarshal(line, &found.Looked); err != nil {
-				return looked{}, fmt.Errorf("the image does not print what this version expects (%.80q); use the image of the same version", strings.TrimSpace(string(line)))
+				return sight{}, fmt.Errorf("the image does not print what this version expects (%.80q); use the image of the same version", strings.TrimSpace(string(line)))
 			}
 			continue
 		}
 		var f contract.Seen
 		if err := json.Unmarshal(line, &f); err != nil {
-			return looked{}, fmt.Errorf("line %d of log-bridge look: %w", n+1, err)
+			return sight{}, fmt.Errorf("line %d of log-bridge look: %w", n+1, err)
 		}
 		found.Files = append(found.Files, f)
 	}

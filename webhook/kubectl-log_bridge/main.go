@@ -40,9 +40,20 @@ const (
 var errProblem = errors.New("problem")
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// caller begins what the program says on stderr.
+const caller = "kubectl log-bridge"
+
+// defaultImage is the sidecar's image if nobody names another.
+func defaultImage() string { return "ghcr.io/log-bridge/log-bridge:" + version }
+
+// untilSignal lets a command that has something to finish end in its own way at the first Ctrl-C. Any other ends at once.
+func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -53,17 +64,13 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	// A second Ctrl-C ends a program that does not end after the first one.
-	context.AfterFunc(ctx, func() { signal.Reset(syscall.SIGTERM, os.Interrupt) })
 	switch err := root.ExecuteContext(ctx); {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errProblem):
 		return exitProblem
-	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		return exitTrouble
 	default:
-		say(stderr, "kubectl log-bridge: %v", err)
+		say(stderr, "%s: %v", caller, err)
 		return exitTrouble
 	}
 }
@@ -99,13 +106,13 @@ does not answer, or another failure.`,
 	}
 	root.SetVersionTemplate("kubectl log-bridge {{.Version}}\n")
 	o.kube.AddFlags(root.PersistentFlags())
-	root.AddCommand(o.discover(), o.tail(), o.annotate(), o.status(), o.upgrade(), o.reference())
+	root.AddCommand(o.discover(), o.tail(), o.annotate(), o.status(), o.upgrade(), o.check(), o.injectManifest(), o.probe(), o.reference())
 	return root
 }
 
 // looks adds the flags of commands that look into containers.
 func (o *options) looks(c *cobra.Command) {
-	c.Flags().StringVar(&o.image, "image", "ghcr.io/log-bridge/log-bridge:"+version, "the `IMAGE` of the sidecar, which runs in an ephemeral container")
+	c.Flags().StringVar(&o.image, "image", defaultImage(), "the `IMAGE` of the sidecar, which runs in an ephemeral container")
 	c.Flags().DurationVar(&o.wait, "timeout", time.Minute, "how long to wait for an ephemeral container to start")
 }
 

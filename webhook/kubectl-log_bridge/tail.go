@@ -41,7 +41,9 @@ The files are read through an ephemeral container, which cannot be removed from 
 		if named != "" {
 			container = named
 		}
-		return o.tailPod(c.Context(), pod, container, args[1:], fromStart, format)
+		ctx, stop := untilSignal(c.Context())
+		defer stop()
+		return o.tailPod(ctx, pod, container, args[1:], fromStart, format)
 	}
 	return c
 }

@@ -45,7 +45,9 @@ image back.`,
 	c.Flags().DurationVar(&wait, "timeout", 2*time.Minute, "how long to wait for each sidecar")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		s.args = args
-		return o.upgradeAll(c.Context(), s, image, yes, dry, wait)
+		ctx, stop := untilSignal(c.Context())
+		defer stop()
+		return o.upgradeAll(ctx, s, image, yes, dry, wait)
 	}
 	return c
 }

@@ -239,7 +239,7 @@ func (h handler) answer(ctx context.Context, req request, start time.Time) (*adm
 		}
 	}
 	if more > 0 {
-		response.Warnings = append(response.Warnings, fmt.Sprintf("log-bridge: and %d more; `log-bridge-webhook check -f` lists them", more))
+		response.Warnings = append(response.Warnings, fmt.Sprintf("log-bridge: and %d more; `kubectl log-bridge check -f` lists them", more))
 	}
 	attrs := []any{"findings", codes(result.Findings)}
 	if result.By != "" {

@@ -20,7 +20,7 @@ func leaveAlone(ctx context.Context, in *corev1.Pod) (reason Reason, found findi
 	}
 	if _, ok := in.Annotations[corev1.MirrorPodAnnotationKey]; ok {
 		if asked {
-			found.Add(finding.MirrorPod, "this is the mirror pod of a static pod, which only its manifest on the node can change; run `log-bridge-webhook inject -f` on that manifest")
+			found.Add(finding.MirrorPod, "this is the mirror pod of a static pod, which only its manifest on the node can change; run `kubectl log-bridge inject -f` on that manifest")
 		}
 		return MirrorPod, found
 	}

@@ -225,7 +225,7 @@ func TestMessages(t *testing.T) {
 		{"Windows by its node selector", files("/x"), app + "\nnodeSelector: {kubernetes.io/os: windows}", []string{
 			"the pod runs on Windows, but the sidecar needs Linux; the pod is left unchanged [LB0501]"}},
 		{"a mirror pod", files("/x\nkubernetes.io/config.mirror: hash"), app, []string{
-			"this is the mirror pod of a static pod, which only its manifest on the node can change; run `log-bridge-webhook inject -f` on that manifest [LB0502]"}},
+			"this is the mirror pod of a static pod, which only its manifest on the node can change; run `kubectl log-bridge inject -f` on that manifest [LB0502]"}},
 
 		// These are not mistakes.
 		{"shared memory with a volume", files("/dev/shm/x.log"), mounted("mountPath: /dev/shm", "emptyDir: {medium: Memory}"), nil},

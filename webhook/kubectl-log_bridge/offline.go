@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/spf13/cobra"
+
 	"github.com/log-bridge/log-bridge/sidecar/contract"
 	"github.com/log-bridge/log-bridge/webhook/internal/finding"
 	"github.com/log-bridge/log-bridge/webhook/internal/inject"
@@ -31,17 +33,32 @@ type offline struct {
 	inject inject.Config
 }
 
-func (o *offline) flags(command string) *flag.FlagSet {
-	fs := flag.NewFlagSet(command, flag.ContinueOnError)
-	fs.Func("f", "`FILE` with the manifest, YAML or JSON; - is standard input", func(s string) error {
+// flags adds the flags of a command to it.
+func (o *offline) flags(c *cobra.Command) {
+	c.Flags().FuncP("filename", "f", "`FILE` with the manifest, YAML or JSON; - is standard input", func(s string) error {
 		if o.file != "" {
-			return fmt.Errorf("it takes one file; concatenate several, as in: cat a.yaml b.yaml | %s %s -f -", called(), command)
+			return fmt.Errorf("it takes one file; concatenate several, as in: cat a.yaml b.yaml | kubectl log-bridge %s -f -", c.Name())
 		}
 		o.file = s
 		return nil
 	})
-	injectFlags(fs, &o.inject)
-	return fs
+	fs := flag.NewFlagSet(c.Name(), flag.ContinueOnError)
+	o.inject = inject.Config{Version: version, Image: defaultImage()}
+	o.inject.Flags(fs)
+	c.Flags().AddGoFlagSet(fs)
+	c.Args = onlyFlags
+}
+
+// onlyFlags refuses arguments, and says what was probably meant.
+func onlyFlags(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	remedy := "--help lists the flags"
+	if c.Flags().NFlag() == 0 && c.Flags().Lookup("filename") != nil {
+		remedy = "use -f " + args[0]
+	}
+	return fmt.Errorf("%s: %q is not a flag; %s", c.Name(), args[0], remedy)
 }
 
 // name is what the manifest is called in messages.
@@ -121,7 +138,7 @@ func readPlan(ctx context.Context, file string, c inject.Config, stdout io.Write
 		writeFindings(stdout, findings)
 	}
 	if len(finding.Mistakes(findings)) > 0 {
-		return nil, errMistakes
+		return nil, errProblem
 	}
 	return set, nil
 }
@@ -138,13 +155,21 @@ func notLookedInto(p *manifest.Pod) inject.Result {
 		strings.TrimSuffix(contract.Prefix, "/"), kind, strings.TrimSuffix(version, "/")))}
 }
 
-// injectCommand writes the manifest as it would be after admission. If anything in it
-// is refused, it writes nothing: half a manifest is of no use.
-func injectCommand(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
-	var o offline
-	if err := parse(o.flags("inject"), args, stdout); err != nil {
-		return err
+// injectManifest is the command inject. If anything is refused, it writes nothing: half a manifest is of no use.
+func (o *options) injectManifest() *cobra.Command {
+	var f offline
+	c := &cobra.Command{
+		Use:   "inject -f FILE",
+		Short: "Print a manifest with the sidecar added",
+		Long: `Prints a manifest as it would be after admission, for clusters without the webhook. If anything in it would be refused, it prints nothing
+but the mistakes.`,
 	}
+	f.flags(c)
+	c.RunE = func(c *cobra.Command, _ []string) error { return injectCommand(c.Context(), f, o.In, o.Out, o.ErrOut) }
+	return c
+}
+
+func injectCommand(ctx context.Context, o offline, stdin io.Reader, stdout, stderr io.Writer) error {
 	stream, pods, err := o.look(ctx, "inject", stdin)
 	if err != nil {
 		return err
@@ -153,11 +178,11 @@ func injectCommand(ctx context.Context, args []string, stdin io.Reader, stdout, 
 	for _, p := range pods {
 		for _, f := range p.Findings {
 			if f.Severity() != finding.Note {
-				say(stderr, "%s: %s: %s: %s: %s", called(), o.name(), p.Object, f.Severity(), f)
+				say(stderr, "%s: %s: %s: %s: %s", caller, o.name(), p.Object, f.Severity(), f)
 			}
 		}
 		if more := p.MoreMistakes + p.MoreOthers; more > 0 {
-			fmt.Fprintf(stderr, "%s: %s: %s: and %d more\n", called(), o.name(), p.Object, more)
+			fmt.Fprintf(stderr, "%s: %s: %s: and %d more\n", caller, o.name(), p.Object, more)
 		}
 		if len(p.Mistakes()) > 0 {
 			refused = true
@@ -168,7 +193,7 @@ func injectCommand(ctx context.Context, args []string, stdin io.Reader, stdout, 
 		}
 	}
 	if refused {
-		return errMistakes
+		return errProblem
 	}
 	text, err := stream.Bytes()
 	if err != nil {
@@ -178,32 +203,52 @@ func injectCommand(ctx context.Context, args []string, stdin io.Reader, stdout, 
 	return err
 }
 
-// checkCommand explains what would be done with a manifest, and finds mistakes; or it
-// finds those of a cluster.
-func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) error {
-	var o offline
-	var k kube
-	var list, cluster bool
-	fs := o.flags("check")
-	fs.BoolVar(&list, "list", false, "print the table of findings as Markdown, and exit")
-	fs.BoolVar(&cluster, "cluster", false, "check a cluster instead of a manifest; select it with --kubeconfig, --context, -n and -A")
-	k.flags(fs)
-	planned := ""
-	fs.StringVar(&planned, "plan", "", "`FILE` with values of the chart: with --cluster, print what its rules would change")
-	all := false
-	for _, name := range []string{"A", "all-namespaces"} {
-		fs.BoolVar(&all, name, false, "check all namespaces")
+// checking are the flags of check.
+type checking struct {
+	offline
+	list, cluster, all bool
+	planned            string
+}
+
+// check is the command that explains what would be done with a manifest and finds mistakes, or finds those of a cluster.
+func (o *options) check() *cobra.Command {
+	var f checking
+	c := &cobra.Command{
+		Use:   "check {-f FILE | --cluster}",
+		Short: "Explain how files of a manifest would be shared, and find mistakes in it, or problems in a cluster",
+		Long: `Explains how files of a manifest would be shared, and finds mistakes in it; or in the rules of the chart's values. With --cluster, it finds
+problems in a cluster: pods and workloads, the webhook, its certificates, and rules. Nothing is changed.`,
+		Example: `  kubectl log-bridge check -f deployment.yaml
+  kubectl log-bridge check --cluster -A
+  kubectl log-bridge check --cluster -A --plan values.yaml`,
 	}
-	if err := parse(fs, args, stdout); err != nil {
-		return err
+	f.flags(c)
+	c.Flags().BoolVar(&f.list, "list", false, "print the table of findings as Markdown, and exit")
+	c.Flags().BoolVar(&f.cluster, "cluster", false, "check a cluster instead of a manifest; select it with --kubeconfig, --context, -n and -A")
+	c.Flags().BoolVarP(&f.all, "all-namespaces", "A", false, "check all namespaces")
+	c.Flags().StringVar(&f.planned, "plan", "", "`FILE` with values of the chart: with --cluster, print what its rules would change")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		named := c.Flags().Changed("namespace")
+		for _, name := range []string{"namespace", "kubeconfig", "context"} {
+			if c.Flags().Changed(name) && !f.cluster {
+				return errors.New("check: -n, -A, --kubeconfig and --context need --cluster")
+			}
+		}
+		return o.checkCommand(c.Context(), f, named)
 	}
+	return c
+}
+
+func (k *options) checkCommand(ctx context.Context, o checking, named bool) error {
+	stdin, stdout := k.In, k.Out
+	list, cluster, all, planned := o.list, o.cluster, o.all, o.planned
 	switch {
 	case list:
 		listFindings(stdout)
 		return nil
 	case cluster && o.file != "":
 		return errors.New("check: -f checks a manifest and --cluster a cluster; use one of them")
-	case cluster && all && k.namespace != "":
+	case cluster && all && named:
 		return errors.New("check: -A checks all namespaces and -n one; use one of them")
 	case planned != "" && !cluster:
 		return errors.New("check: --plan needs --cluster; to check only the rules, use -f " + planned)
@@ -212,8 +257,8 @@ func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io
 		if err != nil {
 			return err
 		}
-		return checkCluster(ctx, k, all, o.inject, plan, stdout)
-	case all || k != (kube{}):
+		return k.checkCluster(ctx, all, o.inject, plan)
+	case all:
 		return errors.New("check: -n, -A, --kubeconfig and --context need --cluster")
 	}
 	_, pods, err := o.look(ctx, "check", stdin)
@@ -255,7 +300,7 @@ func checkCommand(ctx context.Context, args []string, stdin io.Reader, stdout io
 		return err
 	}
 	if mistaken > 0 {
-		return errMistakes
+		return errProblem
 	}
 	return nil
 }

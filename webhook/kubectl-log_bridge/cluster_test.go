@@ -51,7 +51,7 @@ func TestPlan(t *testing.T) {
 	}{
 		{[]string{"--plan", file}, exitTrouble, "--plan needs --cluster"},
 		{[]string{"--cluster", "--plan", filepath.Join(dir, "none")}, exitTrouble, "no such file"},
-		{[]string{"--cluster", "--plan", file, "--kubeconfig", filepath.Join(dir, "none")}, exitMistake, "mistake LB0903: rule a"},
+		{[]string{"--cluster", "--plan", file, "--kubeconfig", filepath.Join(dir, "none")}, exitProblem, "mistake LB0903: rule a"},
 	} {
 		var out strings.Builder
 		if code := run(t.Context(), append([]string{"check"}, test.args...), strings.NewReader(""), &out, &out); code != test.code || !strings.Contains(out.String(), test.want) {
@@ -109,16 +109,7 @@ clusters: [{name: x, cluster: {server: "`+server.URL+`", insecure-skip-tls-verif
 users: [{name: x, user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: `+login+`, interactiveMode: IfAvailable}}}]
 `)
 
-	// The test's own binary is the program, by its name: see TestMain.
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	program := filepath.Join(dir, "log-bridge-webhook")
-	if err := os.Symlink(self, program); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, "check", "--cluster")
+	cmd := exec.Command(self(t), "check", "--cluster")
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+filepath.Join(dir, "missing")+":"+kubeconfig)
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -133,7 +124,7 @@ users: [{name: x, user: {exec: {apiVersion: client.authentication.k8s.io/v1, com
 		t.Errorf("the program that logs in is not heard:\n%s", &stderr)
 	}
 	for line := range strings.Lines(stderr.String()) {
-		if line != "log in at https://login.example\n" && !strings.HasPrefix(line, "log-bridge-webhook: ") {
+		if line != "log in at https://login.example\n" && !strings.HasPrefix(line, "kubectl log-bridge: ") {
 			t.Errorf("a line of somebody else's: %s", line)
 		}
 	}
