@@ -259,7 +259,7 @@ spec:
 	got := lines(t, "the lines of the new sidecar", atLeast(5), "-n", ns, "app", "-c", "log-bridge")
 	before := testbed.SplitLines(kubectl(t, "-n", ns, "logs", "app", "-c", "log-bridge", "--previous"))
 	all := slices.Concat(before, got)
-	equalLines(t, all, numbered("line ", len(all)))
+	equalLines(t, all, numbered("line", len(all)))
 	if out, err := output(logBridge(t, ns, "status")); err == nil || !strings.Contains(out, "not the chart's version") {
 		t.Errorf("status of a sidecar with another version than the chart's: %v\n%s", err, out)
 	}
