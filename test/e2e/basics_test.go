@@ -162,6 +162,7 @@ func webhookDown(t *testing.T) {
 	t.Cleanup(func() {
 		kubectl(t, "-n", "log-bridge", "scale", "deployment/log-bridge", "--replicas=2")
 		kubectl(t, "-n", "log-bridge", "rollout", "status", "deployment/log-bridge", "--timeout=180s")
+		injected(t, "default", "once the webhook is back")
 	})
 	eventually(t, "the webhook to be gone", func() (bool, string) {
 		out, err := tryKubectl("-n", "log-bridge", "get", "pods", "-l", "app.kubernetes.io/name=log-bridge", "-o", "name")

@@ -143,11 +143,7 @@ func TestCheckFindsWebhook(t *testing.T) {
 	})
 
 	t.Run("without its permissions and its caBundle", func(t *testing.T) {
-		t.Cleanup(func() {
-			if err := install(); err != nil {
-				t.Error(err)
-			}
-		})
+		t.Cleanup(func() { reinstall(t) })
 		// Nothing repairs the caBundle now, and the pods say what is missing.
 		kubectl(t, "delete", "clusterrolebinding", "log-bridge")
 		kubectl(t, "patch", "mutatingwebhookconfiguration", "log-bridge", "--type=json", "--patch", `[{"op":"remove","path":"/webhooks/0/clientConfig/caBundle"}]`)
@@ -157,14 +153,19 @@ func TestCheckFindsWebhook(t *testing.T) {
 	})
 
 	t.Run("not installed", func(t *testing.T) {
-		t.Cleanup(func() {
-			if err := install(); err != nil {
-				t.Error(err)
-			}
-		})
+		t.Cleanup(func() { reinstall(t) })
 		kubectl(t, "delete", "mutatingwebhookconfiguration", "log-bridge")
 		told(t, ns, 1, "MutatingWebhookConfigurations: has mistakes\n  mistake LB0801: ", "the webhook does not inject")
 	})
+}
+
+// reinstall brings the chart's objects back, and waits until the API server calls the webhook again.
+func reinstall(t *testing.T) {
+	t.Helper()
+	if err := install(); err != nil {
+		t.Fatal(err)
+	}
+	injected(t, "default", "after the installation")
 }
 
 // The rights that docs/check.md lists are enough, and without them the check says what it could not

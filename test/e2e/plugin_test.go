@@ -312,3 +312,64 @@ spec:
 		t.Errorf("undo: %v\n%s\n%s", err, out, annotations())
 	}
 }
+
+// TestLookingFails: what cannot be looked into is said, with the reason, and nothing waits for ever.
+func TestLookingFails(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	apply(t, ns, `
+apiVersion: v1
+kind: Pod
+metadata: {name: crashes}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: app, image: log-bridge.test/rotator:1, command: [sh, -c, exit 3]}
+  - {name: other, image: log-bridge.test/rotator:1, command: [sleep, "3600"]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: node}
+spec:
+  terminationGracePeriodSeconds: 1
+  hostPID: true
+  containers:
+  - name: app
+    image: log-bridge.test/rotator:1
+    command: [sh, -c, 'i=0; exec 3>>/srv/app.log; while :; do i=$((i+1)); echo "line $i" >&3; sleep 0.2; done']
+`)
+	kubectl(t, "-n", ns, "wait", "--for=condition=Ready", "pod/node", "--timeout=180s")
+	eventually(t, "the container that crashes", func() (bool, string) {
+		out := kubectl(t, "-n", ns, "get", "pod", "crashes", "-o", "jsonpath={.status.containerStatuses[0].restartCount}{.status.containerStatuses[1].state.running}")
+		return strings.Contains(out, "startedAt") && !strings.HasPrefix(out, "0"), out
+	})
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"tail", "crashes/app", "/srv/x.log"}, "container app of pod crashes does not run ("},
+		{[]string{"tail", "crashes/none", "/srv/x.log"}, `pod crashes has no container "none"`},
+		{[]string{"tail", "crashes/other", "x.log"}, "x.log"},
+		{[]string{"tail", "absent", "/x.log"}, `pods "absent" not found`},
+		{[]string{"tail", "crashes/other"}, "no logs were found in container other of pod crashes"},
+		{[]string{"discover", "deployment/absent"}, `"absent" not found`},
+	} {
+		if out, err := output(logBridge(t, ns, looking(c.args...)...)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v, want %q\n%s", c.args, err, c.want, out)
+		}
+	}
+	// Of a pod with a container that does not run, the others are looked into, and the exit code says that one was not.
+	out, err := output(logBridge(t, ns, looking("discover", "crashes", "--watch", "0s")...))
+	if err == nil || !strings.Contains(err.Error(), "container app of pod crashes does not run") || !strings.Contains(out, "0 logs in 1 pod") {
+		t.Errorf("discover: %v\n%s", err, out)
+	}
+	// In the node's process namespace, the container is told from all others.
+	out, err = output(logBridge(t, ns, looking("discover", "node", "--watch", "2s")...))
+	if err != nil || !strings.Contains(out, "1 log in 1 pod") || !strings.Contains(out, "/srv/app.log") {
+		t.Errorf("hostPID: %v\n%s", err, out)
+	}
+	denied := logBridge(t, ns, looking("discover", "node", "--as", "system:serviceaccount:"+ns+":nobody")...)
+	if out, err := output(denied); err == nil || !strings.Contains(err.Error(), "forbidden") {
+		t.Errorf("without permissions: %v\n%s", err, out)
+	}
+}
