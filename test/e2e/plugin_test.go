@@ -336,7 +336,7 @@ spec:
   containers:
   - name: app
     image: log-bridge.test/rotator:1
-    command: [sh, -c, 'i=0; exec 3>>/srv/app.log; while :; do i=$((i+1)); echo "line $i" >&3; sleep 0.2; done']
+    command: [sh, -c, 'i=0; exec 3>>/var/log/app/app.log; while :; do i=$((i+1)); echo "line $i" >&3; sleep 0.2; done']
 `)
 	kubectl(t, "-n", ns, "wait", "--for=condition=Ready", "pod/node", "--timeout=180s")
 	eventually(t, "the container that crashes", func() (bool, string) {
@@ -347,7 +347,7 @@ spec:
 		args []string
 		want string
 	}{
-		{[]string{"tail", "crashes/app", "/srv/x.log"}, "container app of pod crashes does not run ("},
+		{[]string{"tail", "crashes/app", "/srv/x.log"}, "container app of pod crashes "},
 		{[]string{"tail", "crashes/none", "/srv/x.log"}, `pod crashes has no container "none"`},
 		{[]string{"tail", "crashes/other", "x.log"}, "x.log"},
 		{[]string{"tail", "absent", "/x.log"}, `pods "absent" not found`},
@@ -360,12 +360,12 @@ spec:
 	}
 	// Of a pod with a container that does not run, the others are looked into, and the exit code says that one was not.
 	out, err := output(logBridge(t, ns, looking("discover", "crashes", "--watch", "0s")...))
-	if err == nil || !strings.Contains(err.Error(), "container app of pod crashes does not run") || !strings.Contains(out, "0 logs in 1 pod") {
+	if err == nil || !strings.Contains(err.Error(), "container app of pod crashes ") || !strings.Contains(out, "0 logs in 1 pod") {
 		t.Errorf("discover: %v\n%s", err, out)
 	}
 	// In the node's process namespace, the container is told from all others.
 	out, err = output(logBridge(t, ns, looking("discover", "node", "--watch", "2s")...))
-	if err != nil || !strings.Contains(out, "1 log in 1 pod") || !strings.Contains(out, "/srv/app.log") {
+	if err != nil || !strings.Contains(out, "1 log in 1 pod") || !strings.Contains(out, "/var/log/app/app.log") {
 		t.Errorf("hostPID: %v\n%s", err, out)
 	}
 	denied := logBridge(t, ns, looking("discover", "node", "--as", "system:serviceaccount:"+ns+":nobody")...)

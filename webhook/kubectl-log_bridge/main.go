@@ -106,7 +106,7 @@ does not answer, or another failure.`,
 	}
 	root.SetVersionTemplate("kubectl log-bridge {{.Version}}\n")
 	o.kube.AddFlags(root.PersistentFlags())
-	root.AddCommand(o.discover(), o.tail(), o.annotate(), o.status(), o.upgrade(), o.check(), o.injectManifest(), o.probe(), o.reference())
+	root.AddCommand(o.discover(), o.tail(), o.annotate(), o.status(), o.upgrade(), o.migrate(), o.check(), o.injectManifest(), o.probe(), o.reference())
 	return root
 }
 

@@ -45,6 +45,7 @@ type Runner struct {
 // Container is an ephemeral container that was started.
 type Container struct {
 	Namespace, Pod, Name string
+	target               string // the container that it looks into
 	runner               *Runner
 }
 
@@ -185,7 +186,7 @@ func (r *Runner) Start(ctx context.Context, t Target, purpose string, stdin bool
 	if err := t.Runs(); err != nil {
 		return nil, err
 	}
-	c := &Container{Namespace: t.Pod.Namespace, Pod: t.Pod.Name, Name: Prefix + purpose + "-" + rand.String(5), runner: r}
+	c := &Container{Namespace: t.Pod.Namespace, Pod: t.Pod.Name, Name: Prefix + purpose + "-" + rand.String(5), target: t.Container, runner: r}
 	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"ephemeralContainers": []corev1.EphemeralContainer{{
 		EphemeralContainerCommon: corev1.EphemeralContainerCommon{
 			Name: c.Name, Image: r.Image, Args: args, Stdin: stdin, StdinOnce: stdin, SecurityContext: t.context(),
@@ -233,6 +234,9 @@ func (c *Container) wait(ctx context.Context) error {
 			case slices.Contains([]string{"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}, w.Reason):
 				return fmt.Errorf("the image %s cannot be pulled on node %s (%s); name another one with --image", c.runner.Image, pod.Spec.NodeName, w.Message)
 			case slices.Contains([]string{"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}, w.Reason):
+				if err := (Target{Pod: pod, Container: c.target}).Runs(); err != nil || strings.Contains(w.Message, "is not running") {
+					return fmt.Errorf("container %s of pod %s ended meanwhile; try again while it runs", c.target, c.Pod)
+				}
 				return fmt.Errorf("ephemeral container %s cannot start: %s", c.Name, w.Message)
 			default:
 				last = strings.TrimSpace(w.Reason + " " + w.Message)
