@@ -15,7 +15,7 @@ import (
 // Each row documents one code, in order, and some test shows its sentence.
 func TestTable(t *testing.T) {
 	var shown strings.Builder
-	for _, pattern := range []string{"../inject/refusal_test.go", "../inject/testdata/*.txtar", "../../testdata/*.txtar"} {
+	for _, pattern := range []string{"../inject/refusal_test.go", "../inject/testdata/*.txtar", "../../kubectl-log_bridge/testdata/*.txtar"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			t.Fatalf("%s: no files: %v", pattern, err)
