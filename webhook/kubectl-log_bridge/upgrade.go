@@ -164,6 +164,12 @@ func follows(ctx context.Context, api kubernetes.Interface, p *corev1.Pod, befor
 			slices.Contains([]string{"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerError", "CrashLoopBackOff"}, s.State.Waiting.Reason) {
 			return false, fmt.Errorf("the new sidecar does not start (%s)", strings.TrimSpace(s.State.Waiting.Reason+" "+s.State.Waiting.Message))
 		}
+		// Of a sidecar that ran, the kubelet goes on to report how it ended while the new image cannot be pulled; its events tell.
+		if s := sidecarStatus(now); s == nil || s.State.Running == nil {
+			if why := pullFails(ctx, api, now); why != "" {
+				return false, fmt.Errorf("the new sidecar does not start (%s)", why)
+			}
+		}
 		if time.Now().After(end) {
 			return false, fmt.Errorf("the new sidecar does not follow after %v (%s)", wait, last)
 		}
@@ -173,4 +179,20 @@ func follows(ctx context.Context, api kubernetes.Interface, p *corev1.Pod, befor
 		case <-time.After(time.Second):
 		}
 	}
+}
+
+// pullFails is what the kubelet says about an image of the sidecar that cannot be pulled; empty if it says nothing, or the person may
+// not read events.
+func pullFails(ctx context.Context, api kubernetes.Interface, p *corev1.Pod) string {
+	list, err := api.CoreV1().Events(p.Namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(p.UID)})
+	if err != nil {
+		return ""
+	}
+	image := inject.Sidecar(p).Image
+	for _, e := range list.Items {
+		if e.Reason == "Failed" && strings.Contains(e.InvolvedObject.FieldPath, "{"+contract.Container+"}") && strings.Contains(e.Message, "\""+image+"\"") {
+			return e.Message
+		}
+	}
+	return ""
 }
