@@ -39,10 +39,53 @@ for arch in $architectures; do
 		gzip --no-name > "$out/log-bridge_${version}_linux_$arch.tar.gz"
 done
 
+# The plugin of kubectl, for the machines of people. One archive for each, as krew has it (https://krew.sigs.k8s.io/docs/developer-guide/plugin-manifest/).
+plugin=kubectl-log_bridge
+platforms="linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64"
+for platform in $platforms; do
+	os=${platform%/*} arch=${platform#*/} suffix=
+	[ "$os" = windows ] && suffix=.exe
+	echo "$plugin for $platform …"
+	dir=$out/programs/plugin-$os-$arch
+	mkdir -p "$dir"
+	CGO_ENABLED=0 GOOS=$os GOARCH=$arch go build -trimpath -ldflags "-s -w -X main.version=$version" -o "$dir/$plugin$suffix" ./webhook/$plugin
+	cp LICENSE "$dir/"
+	tar --create --sort=name --mtime="@$time" --owner=0 --group=0 --numeric-owner --directory "$dir" . |
+		gzip --no-name > "$out/${plugin}_${version}_${os}_$arch.tar.gz"
+done
+{
+	cat <<EOF
+apiVersion: krew.googlecontainertools.github.com/v1alpha2
+kind: Plugin
+metadata:
+  name: log-bridge
+spec:
+  version: v$version
+  homepage: https://github.com/log-bridge/log-bridge
+  shortDescription: Find log files of running pods and bridge them
+  description: |
+    Shows which log files the applications of running pods write, prints their lines
+    without a restart, and bridges them to kubectl logs with the log-bridge sidecar.
+  platforms:
+EOF
+	for platform in $platforms; do
+		os=${platform%/*} arch=${platform#*/} suffix=
+		[ "$os" = windows ] && suffix=.exe
+		archive=${plugin}_${version}_${os}_$arch.tar.gz
+		cat <<EOF
+    - selector: {matchLabels: {os: $os, arch: $arch}}
+      uri: https://github.com/log-bridge/log-bridge/releases/download/v$version/$archive
+      sha256: $(sha256sum "$out/$archive" | cut -d' ' -f1)
+      bin: $plugin$suffix
+EOF
+	done
+} > "$out/krew.yaml"
+
 echo "lists of components …"
 for program in "${!sources[@]}"; do
 	tool cyclonedx-gomod bin -json -std -version "v$version" -output "$out/$program.cdx.json" "$out/programs/amd64/$program"
 done
+tool cyclonedx-gomod bin -json -std -version "v$version" -output "$out/$plugin.cdx.json" "$out/programs/plugin-linux-amd64/$plugin"
 
 echo "the chart …"
 helm=$("$cluster" tool helm)
@@ -65,7 +108,7 @@ cat > "$out/provenance.json" <<EOF
   }
 }
 EOF
-(cd "$out" && sha256sum -- *.tar.gz *.tgz *.cdx.json *.tar provenance.json > SHA256SUMS)
+(cd "$out" && sha256sum -- *.tar.gz *.tgz *.cdx.json *.tar provenance.json krew.yaml > SHA256SUMS)
 
 # Check that each part is what its name says.
 fail() {
@@ -93,6 +136,10 @@ done
 here=$(go env GOARCH)
 [ "$("$check/$here/log-bridge" version)" = "log-bridge $version" ] || fail "log-bridge does not say that it is $version"
 [ "$("$check/$here/log-bridge-webhook" version)" = "$version" ] || fail "log-bridge-webhook does not say that it is $version"
+mkdir "$check/plugin"
+tar --extract --gzip --file "$out/${plugin}_${version}_linux_$here.tar.gz" --directory "$check/plugin"
+[ "$("$check/plugin/$plugin" --version)" = "kubectl log-bridge $version" ] || fail "$plugin does not say that it is $version"
+[ "$(grep -c "sha256: [0-9a-f]\{64\}$" "$out/krew.yaml")" = "$(wc -w <<< "$platforms")" ] || fail "krew.yaml does not name each archive"
 "$helm" lint --quiet "$out/log-bridge-$version.tgz" || fail "the chart has faults"
 rendered=$("$helm" template log-bridge "$out/log-bridge-$version.tgz")
 for program in "${!sources[@]}"; do
