@@ -239,29 +239,28 @@ problems in a cluster: pods and workloads, the webhook, its certificates, and ru
 	return c
 }
 
-func (k *options) checkCommand(ctx context.Context, o checking, named bool) error {
-	stdin, stdout := k.In, k.Out
-	list, cluster, all, planned := o.list, o.cluster, o.all, o.planned
+func (o *options) checkCommand(ctx context.Context, f checking, named bool) error {
+	stdin, stdout := o.In, o.Out
 	switch {
-	case list:
+	case f.list:
 		listFindings(stdout)
 		return nil
-	case cluster && o.file != "":
+	case f.cluster && f.file != "":
 		return errors.New("check: -f checks a manifest and --cluster a cluster; use one of them")
-	case cluster && all && named:
+	case f.cluster && f.all && named:
 		return errors.New("check: -A checks all namespaces and -n one; use one of them")
-	case planned != "" && !cluster:
-		return errors.New("check: --plan needs --cluster; to check only the rules, use -f " + planned)
-	case cluster:
-		plan, err := readPlan(ctx, planned, o.inject, stdout)
+	case f.planned != "" && !f.cluster:
+		return errors.New("check: --plan needs --cluster; to check only the rules, use -f " + f.planned)
+	case f.cluster:
+		plan, err := readPlan(ctx, f.planned, f.inject, stdout)
 		if err != nil {
 			return err
 		}
-		return k.checkCluster(ctx, all, o.inject, plan)
-	case all:
+		return o.checkCluster(ctx, f.all, f.inject, plan)
+	case f.all:
 		return errors.New("check: -n, -A, --kubeconfig and --context need --cluster")
 	}
-	_, pods, err := o.look(ctx, "check", stdin)
+	_, pods, err := f.look(ctx, "check", stdin)
 	if err != nil {
 		return err
 	}
@@ -274,17 +273,17 @@ func (k *options) checkCommand(ctx context.Context, o checking, named bool) erro
 		switch {
 		case len(p.Mistakes()) > 0:
 			mistaken++
-			say(out, "%s: %s: has mistakes", o.name(), p.Object)
+			say(out, "%s: %s: has mistakes", f.name(), p.Object)
 		case p.LeftAlone == ofRules:
-			say(out, "%s: %s: can be used", o.name(), p.Object)
+			say(out, "%s: %s: can be used", f.name(), p.Object)
 		case p.LeftAlone != "":
-			say(out, "%s: %s: is left unchanged (%s)", o.name(), p.Object, p.LeftAlone)
+			say(out, "%s: %s: is left unchanged (%s)", f.name(), p.Object, p.LeftAlone)
 		case p.Mended:
 			injected++
-			say(out, "%s: %s: has the sidecar; log-bridge restores what another webhook dropped", o.name(), p.Object)
+			say(out, "%s: %s: has the sidecar; log-bridge restores what another webhook dropped", f.name(), p.Object)
 		default:
 			injected++
-			say(out, "%s: %s: gets the sidecar", o.name(), p.Object)
+			say(out, "%s: %s: gets the sidecar", f.name(), p.Object)
 			for _, s := range p.Shares {
 				say(out, "  %s", s.Entry)
 				say(out, "    %s: %s", s.Way, s.Explain())
