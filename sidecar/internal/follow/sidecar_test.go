@@ -290,7 +290,11 @@ func (s *sidecar) loseLast(torn bool) bool {
 		from += slot / 2
 	}
 	clear(b[from:to])
-	must(os.WriteFile(s.checkpoint(), b, 0o600))
+	// In its place: on a full disk there is none for another file.
+	f, err := os.OpenFile(s.checkpoint(), os.O_WRONLY, 0)
+	must(err)
+	_, err = f.WriteAt(b[from:to], int64(from))
+	must(errors.Join(err, f.Close()))
 	return true
 }
 
