@@ -134,7 +134,7 @@ func (f *Follower) isCopyOfFinished(x *file, size int64, now time.Time, ending b
 		switch {
 		case !cursor.Holds(x, c.Head[:min(size, int64(len(c.Head)))], 0):
 		case size < c.Offset:
-			_, same := x.isCopyOfPast(&past{c.Head, c.Anchor, c.Offset, c.trail}, size, likely)
+			_, same := x.isCopyOfPast(&past{c.Head, c.Anchor, c.Offset, c.trail, 0}, size, likely)
 			like, whole = max(like, perhaps), whole || same
 		case cursor.Holds(x, c.Anchor, size-int64(len(c.Anchor))):
 			like = likely
@@ -224,10 +224,10 @@ func (x *file) sameAt(k *file, at, n int64) bool {
 }
 
 // recoverFromCopy searches, when x was truncated, for the copy that was made of it, and lets what is not delivered of
-// the old x be delivered from there first.
-func (f *Follower) recoverFromCopy(x *file, now time.Time) {
+// the old x be delivered from there first. It returns the size of the copy, in bytes; 0 if there is none.
+func (f *Follower) recoverFromCopy(x *file, now time.Time) (size int64) {
 	if len(bytes.Trim(x.Head, "\x00")) == 0 && len(bytes.Trim(x.Anchor, "\x00")) == 0 {
-		return // nothing was ever seen in it, or nothing that is evidence
+		return 0 // nothing was ever seen in it, or nothing that is evidence
 	}
 	// Of several copies the longest has the most that is not delivered.
 	var copies []*file
@@ -303,6 +303,7 @@ func (f *Follower) recoverFromCopy(x *file, now time.Time) {
 	if best != nil && x.log != nil {
 		x.log.sort()
 	}
+	return max(most, 0)
 }
 
 // mayHaveCopy says whether a name looks like that of a copy of x, which may have been made while x had another name.

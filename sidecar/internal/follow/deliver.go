@@ -168,9 +168,9 @@ func (f *Follower) truncated(x *file, now time.Time) bool {
 			return false
 		}
 	} else {
-		f.recoverFromCopy(x, now)
+		inCopy := f.recoverFromCopy(x, now)
 		f.settleCopies(x)
-		x.remember()
+		x.remember(inCopy)
 		f.restart(x)
 	}
 	f.judgeAgain()

@@ -82,20 +82,24 @@ type past struct {
 	head, anchor []byte
 	offset       int64
 	trail        trail
+	// inCopy is the size of the copy from which the rest was delivered, in bytes; 0 without one. Another copy that is no longer
+	// holds nothing else.
+	inCopy int64
 }
 
 // maxPasts is how many truncations back that is.
 const maxPasts = 2
 
-// remember keeps what was delivered of a file that was truncated.
-func (x *file) remember() {
+// remember keeps what was delivered of a file that was truncated, of which inCopy bytes are in the copy that its rest is
+// delivered from.
+func (x *file) remember(inCopy int64) {
 	if x.origin == copied || x.Offset == 0 {
 		return
 	}
 	if len(x.pasts) == maxPasts {
 		x.pasts = slices.Delete(x.pasts, 0, 1)
 	}
-	x.pasts = append(x.pasts, past{slices.Clone(x.Head), slices.Clone(x.Anchor), x.Offset, x.trail})
+	x.pasts = append(x.pasts, past{slices.Clone(x.Head), slices.Clone(x.Anchor), x.Offset, x.trail, inCopy})
 	x.trail = trail{}
 }
 
@@ -106,7 +110,7 @@ func (x *file) isCopyOfPast(p *past, size int64, like likeness) (delivered int64
 		return 0, false
 	}
 	if size >= p.offset {
-		return p.offset, cursor.Holds(x, p.anchor, p.offset-int64(len(p.anchor)))
+		return max(p.offset, min(size, p.inCopy)), cursor.Holds(x, p.anchor, p.offset-int64(len(p.anchor)))
 	}
 	if size <= int64(len(p.head)) {
 		return size, like == likely

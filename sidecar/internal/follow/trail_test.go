@@ -31,7 +31,7 @@ func TestCopyOfPast(t *testing.T) {
 		if len(tr.marks) > maxMarks {
 			t.Fatalf("%d marks", len(tr.marks))
 		}
-		p := past{bytes.Clone(log[:min(length, 256)]), anchor, int64(length), tr}
+		p := past{bytes.Clone(log[:min(length, 256)]), anchor, int64(length), tr, 0}
 		like := func(content []byte) (int64, bool) {
 			name := filepath.Join(t.TempDir(), "copy")
 			if err := os.WriteFile(name, content, 0o644); err != nil {
