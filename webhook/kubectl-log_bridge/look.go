@@ -27,7 +27,7 @@ func lookInto(ctx context.Context, r *ephemeral.Runner, t *ephemeral.Target, wat
 			return found, err
 		}
 		user := &ephemeral.User{UID: int64(found.Uid), GID: int64(found.Gid)}
-		if known := t.Known(); try > 0 || known != nil && *known == *user {
+		if known, _ := t.Known(); try > 0 || known != nil && *known == *user {
 			return sight{}, fmt.Errorf("the kernel does not show the files of container %s to another container of its user %d: process %d has the capabilities %s; "+
 				"look into it with a container that has them, such as kubectl debug --profile=sysadmin", t.Container, found.Uid, found.PID, orNone(found.Caps))
 		}

@@ -74,7 +74,8 @@ func (o *options) tailPod(ctx context.Context, name, container string, patterns 
 		return err
 	}
 	pid := 1
-	if len(patterns) == 0 || target.SharesProcesses() || target.Known() == nil {
+	_, sure := target.Known()
+	if len(patterns) == 0 || target.SharesProcesses() || !sure {
 		watch := time.Duration(0)
 		if len(patterns) == 0 {
 			watch = time.Second

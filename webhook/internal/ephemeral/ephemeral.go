@@ -6,6 +6,7 @@ package ephemeral
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -118,34 +119,29 @@ func (t Target) ID() string {
 	return ""
 }
 
-// Known is the user that the target's process runs as, as far as the pod tells.
-func (t Target) Known() *User {
+// Known is the user that the target's process runs as, as far as the pod tells; nil if it does not. sure says that the group is known,
+// too: the image decides about it if nobody else does.
+func (t Target) Known() (user *User, sure bool) {
 	if t.User != nil {
-		return t.User
+		return t.User, true
 	}
 	if status := t.Status(); status != nil && status.User != nil && status.User.Linux != nil {
-		return &User{UID: status.User.Linux.UID, GID: status.User.Linux.GID}
+		return &User{UID: status.User.Linux.UID, GID: status.User.Linux.GID}, true
 	}
-	c, p := t.spec().SecurityContext, t.Pod.Spec.SecurityContext
-	uid := (*int64)(nil)
-	gid := (*int64)(nil)
-	if p != nil {
+	var uid, gid *int64
+	if p := t.Pod.Spec.SecurityContext; p != nil {
 		uid, gid = p.RunAsUser, p.RunAsGroup
 	}
-	if c != nil && c.RunAsUser != nil {
-		uid = c.RunAsUser
+	if c := t.spec().SecurityContext; c != nil {
+		uid, gid = cmp.Or(c.RunAsUser, uid), cmp.Or(c.RunAsGroup, gid)
 	}
-	if c != nil && c.RunAsGroup != nil {
-		gid = c.RunAsGroup
+	switch {
+	case uid == nil:
+		return nil, false
+	case gid == nil:
+		return &User{UID: *uid}, false
 	}
-	if uid == nil {
-		return nil
-	}
-	u := &User{UID: *uid}
-	if gid != nil {
-		u.GID = *gid
-	}
-	return u
+	return &User{UID: *uid, GID: *gid}, true
 }
 
 // context is the security context that lets a process look into the target. The kernel asks for the same user, and for
@@ -160,7 +156,7 @@ func (t Target) context() *corev1.SecurityContext {
 	if of != nil {
 		c.SeccompProfile, c.SELinuxOptions, c.AppArmorProfile = of.SeccompProfile, of.SELinuxOptions, of.AppArmorProfile
 	}
-	user := t.Known()
+	user, _ := t.Known()
 	if user == nil {
 		return c // our image's own user, which may at least read which one the target has
 	}
