@@ -86,7 +86,7 @@ func start(p peer, s *site) (*process, error) {
 		out.Close()
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
-	// A peer that loses lines would let its reader wait for ever.
+	// A peer that loses lines would let its reader wait forever.
 	q.limit = time.AfterFunc(longest, func() { _ = cmd.Process.Kill() })
 	return q, nil
 }

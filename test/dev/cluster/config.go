@@ -208,7 +208,7 @@ func kubelet(name string) component {
 const containerdConfig = `version = 2
 root = "/var/lib/containerd"
 state = "/run/containerd"
-# It would make a folder in /opt.
+# It would create a directory in /opt.
 disabled_plugins = ["io.containerd.internal.v1.opt"]
 [grpc]
 address = "/run/containerd/containerd.sock"

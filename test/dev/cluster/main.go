@@ -87,7 +87,7 @@ func run(ctx context.Context, args []string) error {
 	}
 
 	name := flags.String("name", "demo", "the cluster's name")
-	state := flags.String("state", "/var/lib/log-bridge-cluster", "folder of the clusters' files")
+	state := flags.String("state", "/var/lib/log-bridge-cluster", "directory of the clusters' files")
 	foreground, also := false, ""
 	if verb == "up" {
 		flags.StringVar(&also, "also", "", "with --foreground, also remove this directory at the end")

@@ -476,7 +476,7 @@ func TestGivenUp(t *testing.T) {
 	}
 }
 
-// Whoever was declined is left alone, however large the pod is.
+// A pod that declines is left unchanged, however large it is.
 func TestTooLargeAndDeclined(t *testing.T) {
 	for annotations, want := range map[string]string{
 		`"log-bridge.dev/files":"/x"`:                                                      "the pod has more",

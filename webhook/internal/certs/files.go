@@ -14,8 +14,8 @@ import (
 )
 
 // Files serves the certificate in a directory, tls.crt and tls.key as a Secret of type
-// kubernetes.io/tls mounts them, and reads it again when it changes. Whoever
-// writes the Secret, cert-manager or a person, also keeps the caBundle.
+// kubernetes.io/tls mounts them, and reads it again when it changes. Who writes the
+// Secret, cert-manager or a person, also maintains the caBundle.
 //
 // It polls: the kubelet itself takes up to a minute to bring a change, and a
 // watch would take one of the few inotify instances that a user has on a node.

@@ -13,7 +13,7 @@ import (
 )
 
 // writePair puts a serving certificate into a directory in the kubelet's way: a new
-// folder, and a link that is swapped.
+// directory, and a link that is swapped.
 func writePair(t *testing.T, dir string, at time.Time) *certificate {
 	t.Helper()
 	ca, err := newAuthority(at)

@@ -259,8 +259,8 @@ func argumentsMean(pod *corev1.Pod, r inject.Result) error {
 	if !slices.Equal(have, want) {
 		return fmt.Errorf("follows %q, want %q", have, want)
 	}
-	// Each file and folder that a container mounts from our volume is one that will be
-	// there: made by the sidecar or by a seeding container.
+	// Each file and directory that a container mounts from our volume is one that will be
+	// there: created by the sidecar or by a seeding container.
 	made := map[string]bool{}
 	for _, p := range slices.Concat(c.Files, c.Dirs, c.Seeded) {
 		made[p.Container+p.Path] = true

@@ -1,12 +1,12 @@
-// Package server serves HTTP to clients that may all be hostile: whoever reaches a port
-// of the webhook can open connections, send half a request, or send a thousand at once.
+// Package server serves HTTP to clients that may all be hostile: every client that reaches
+// a port of the webhook can open connections, send half a request, or send a thousand at once.
 //
-// A handler and bounds go in; a running server comes out. Promised is that its memory
-// does not grow with the number of clients or with what they send: connections are
+// A handler and bounds go in; a running server comes out. Its memory does
+// not grow with the number of clients or with what they send: connections are
 // counted, and headers, bodies and answers end in time. What is too much is refused with
 // a status that the API server takes for a failed call, so that failurePolicy decides.
-// Where a bound is reached, whoever has kept the server waiting longest makes room: an
-// API server sends what it has at once, so it is the last that this hits.
+// If a bound is reached, the client that has kept the server waiting longest is closed: an
+// API server sends what it has at once, so it is closed last.
 package server
 
 import (
@@ -101,7 +101,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", s.options.Name, err)
 	}
 	if err != nil {
-		return nil //nolint:nilerr // it was told to end before it began
+		return nil //nolint:nilerr // it was stopped before it began
 	}
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

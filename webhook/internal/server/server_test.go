@@ -30,7 +30,7 @@ func start(t *testing.T, o Options) (*Server, string) {
 	return startWatched(t, o, func(http.ConnState) {})
 }
 
-// startWatched also tells of each change of a connection, after the server has taken note of it.
+// startWatched also reports each change of a connection, after the server has taken note of it.
 func startWatched(t *testing.T, o Options, changed func(http.ConnState)) (*Server, string) {
 	t.Helper()
 	if o.Log == nil {
@@ -210,7 +210,7 @@ func TestLongHeaders(t *testing.T) {
 	}
 }
 
-// What clients do wrong is told a few times a second, with how much of it was not.
+// What clients do wrong is logged a few times a second, with the number of the rest.
 func TestSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
@@ -226,7 +226,7 @@ func TestSeldom(t *testing.T) {
 	})
 }
 
-// A server that is told to end answers what has come, and then ends without an error; a port
+// A server that is stopped answers what has come, and then ends without an error; a port
 // that is taken is an error.
 func TestRun(t *testing.T) {
 	taken, err := net.Listen("tcp", ":0")
@@ -333,7 +333,7 @@ func TestUnreadAnswer(t *testing.T) {
 	}
 }
 
-// Where all room is taken by work, a review waits, and then is told to come back.
+// Where all room is taken by work, a review waits, and then the client has to come back.
 func TestBusy(t *testing.T) {
 	reached, release := make(chan bool), make(chan bool)
 	r := newReviews(t, 2*time.Second, func(_ http.ResponseWriter, r *http.Request) {

@@ -162,7 +162,7 @@ func (s *survey) rule(name string) *Rule {
 	return &s.Rules[i]
 }
 
-// labels are those of a namespace; false if they cannot be read, which is told once.
+// labels are those of a namespace; false if they cannot be read, which is reported once.
 func (s *survey) labels(ctx context.Context, name string) (labels.Set, bool) {
 	if set, asked := s.spaces[name]; asked {
 		return set, set != nil
