@@ -133,6 +133,15 @@ spec:
         command: [sh, -c, 'i=0; while true; do i=$((i+1)); echo "line $i" >> /srv/app.log; usleep 100000; done']
 `, name, name, name)
 	}
+	// An old webhook pod answers until it has ended, and the rollout does not wait for that.
+	ended := func(tag string) {
+		t.Helper()
+		eventually(t, "the webhook's pods of "+tag+" to end", func() (bool, string) {
+			out := kubectl(t, "-n", "log-bridge", "get", "pods", "-l", "app.kubernetes.io/component=webhook", "-o", "jsonpath={.items[*].spec.containers[*].image}")
+			return !strings.Contains(out, ":"+tag), out
+		})
+	}
+	ended("test")
 	apply(t, ns, app("old"))
 	kubectl(t, "-n", ns, "rollout", "status", "deployment/old", "--timeout=180s")
 	// Everything that distinguishes a pod from its successor, and its containers from theirs.
@@ -150,11 +159,7 @@ spec:
 	if after := state(); after != before {
 		t.Errorf("the upgrade changed running pods:\nbefore %s\nafter  %s", before, after)
 	}
-	// An old webhook pod answers until it has ended, and the rollout does not wait for that.
-	eventually(t, "the webhook's old pods to end", func() (bool, string) {
-		out := kubectl(t, "-n", "log-bridge", "get", "pods", "-l", "app.kubernetes.io/component=webhook", "-o", "jsonpath={.items[*].spec.containers[*].image}")
-		return !strings.Contains(out, ":previous"), out
-	})
+	ended("previous")
 	apply(t, ns, app("new"))
 	kubectl(t, "-n", ns, "rollout", "status", "deployment/new", "--timeout=180s")
 	if image := kubectl(t, "-n", ns, "get", "pods", "-l", "app=new", "-o", `jsonpath={.items[*].spec.initContainers[?(@.name=="log-bridge")].image}`); image != "ghcr.io/log-bridge/log-bridge:test" {
